@@ -1,0 +1,31 @@
+# Two commands matter: `make demo` does the main job on real data, `make test` passes the tests.
+# Both make their own environment first, in .venv, from nothing but Python 3.11+.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test check clean
+
+# Linear algebra threads beside PyTorch's own pool would only fight over the same cores.
+demo: $(STAMP)
+	$(BIN)/python examples/survey_data.py demo/randhie.parquet
+	$(BIN)/steelyard compare demo/randhie.parquet --target health --output demo
+
+test: check
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo .pytest_cache .hypothesis .mypy_cache .ruff_cache

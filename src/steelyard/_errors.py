@@ -1,0 +1,50 @@
+"""One sentence for every refusal: ``function: 'argument' must be RULE; got WHAT. HINT``.
+
+TypeError for kind and dtype, ValueError for shape, range and option, IndexError for a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+import torch
+
+__all__ = ["choice", "describe", "refuse"]
+
+
+def refuse(
+    function: str,
+    argument: str,
+    rule: str,
+    got: object,
+    hint: str = "",
+    *,
+    error: type[Exception] = ValueError,
+) -> NoReturn:
+    """Raise ``error`` with the house's one sentence.
+
+    ``got`` is described by :func:`describe` unless it is a string, which is taken as the description itself.
+    """
+    what = got if isinstance(got, str) else describe(got)
+    raise error(f"{function}: '{argument}' must be {rule}; got {what}." + (f" {hint}" if hint else "")) from None
+
+
+def describe(value: Any) -> str:
+    """A value in a few words: a tensor or array by dtype and shape, anything else by its (short) repr."""
+    if isinstance(value, torch.Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"a {value.dtype} {type(value).__name__} of shape {tuple(value.shape)}"
+    text = repr(value)
+    if len(text) > 60:
+        text = text[:57] + "..."
+    return f"{type(value).__name__} {text}" if not isinstance(value, str | type(None)) else text
+
+
+def choice(function: str, argument: str, value: Any, allowed: Collection[str], hint: str = "") -> None:
+    """Refuse a ``value`` that is not one of the ``allowed`` words."""
+    if value not in allowed:
+        rule = "one of " + ", ".join(repr(word) for word in allowed)
+        got = repr(value) if isinstance(value, str) else value
+        refuse(function, argument, rule, got, hint, error=ValueError if isinstance(value, str) else TypeError)
