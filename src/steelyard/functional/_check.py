@@ -1,0 +1,220 @@
+"""Checks that every loss shares: metadata always, values where looking costs no synchronisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steelyard._errors import refuse
+from steelyard._values import readable
+from steelyard.ops import LabelError, accumulation_dtype, class_dim
+
+__all__ = [
+    "as_values",
+    "check_index_or_distribution",
+    "check_input",
+    "class_values",
+    "element_values",
+    "integer",
+    "number",
+    "per_row",
+    "result_dtype",
+    "row_values",
+    "same_shape",
+]
+
+
+def check_input(name: str, input: Any, meaning: str = "logits", *, classes: bool = True) -> None:
+    """A floating-point tensor, with a class axis where ``classes`` are due."""
+    if not isinstance(input, Tensor):
+        refuse(name, "input", f"a tensor of {meaning}", input, error=TypeError)
+    if not input.is_floating_point():
+        refuse(name, "input", f"a floating-point tensor of {meaning}", input, error=TypeError)
+    if classes and input.dim() == 0:
+        refuse(name, "input", "of shape (C,), (N, C) or (N, C, d1, ...)", input)
+    if classes and input.shape[class_dim(input)] == 0:
+        refuse(name, "input", "of at least one class", input)
+
+
+def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distribution: bool = True) -> bool:
+    """Whether ``target`` is a distribution over the classes; if not, it is class indices of the right shape."""
+    forms = "class indices (integers)" + (" or class probabilities (floats)" if distribution else "")
+    if not isinstance(target, Tensor):
+        refuse(name, "target", f"a tensor of {forms}", target, error=TypeError)
+    if target.device != input.device:
+        refuse(name, "target", f"on the device of 'input', {input.device}", f"one on {target.device}")
+    dim = class_dim(input)
+    rows = input.shape[:dim] + input.shape[dim + 1 :]
+    whole = target.is_floating_point() and distribution
+    if target.dtype == torch.bool or target.is_complex() or (target.is_floating_point() and not distribution):
+        refuse(name, "target", forms, target, "Use target.long() for indices.", error=TypeError)
+    if target.shape == input.shape and whole:
+        return True
+    if target.shape == rows and not target.is_floating_point():
+        return False
+    indices, probabilities = f"indices of shape {tuple(rows)}", f"probabilities of shape {tuple(input.shape)}"
+    rule = (
+        f"{indices}, integer"
+        + (f", or {probabilities}, float" if distribution else "")
+        + (f", for 'input' of shape {tuple(input.shape)}")
+    )
+    if target.shape == rows:
+        refuse(name, "target", rule, target, "These look like indices: use target.long().", error=TypeError)
+    if target.shape == input.shape:
+        hint = (
+            "These look like one-hot rows: use target.float() for probabilities"
+            if distribution
+            else "These look like one-hot rows: use"
+        ) + f"{', or' if distribution else ''} target.argmax({dim})."
+        refuse(name, "target", rule, target, hint, error=TypeError)
+    hint = ""
+    if target.dim() == len(rows) + 1 and target.numel() == math.prod(rows):
+        axis = next((i for i in range(target.dim()) if target.shape[i] == 1), None)
+        hint = f"Use target.squeeze({axis})." if axis is not None else ""
+    return refuse(name, "target", rule, target, hint)
+
+
+def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -> Tensor:
+    """Numbers of any dtype, a list or an array, as a tensor in the accumulation dtype beside ``input``, cast once."""
+    if isinstance(values, Tensor):
+        if values.device != input.device:
+            refuse(
+                name,
+                argument,
+                f"on the device of 'input', {input.device}",
+                f"one on {values.device}",
+                f"Use {argument}.to(input.device).",
+            )
+        tensor = values
+    else:
+        try:
+            tensor = torch.as_tensor(values, device=input.device)
+        except (TypeError, ValueError, RuntimeError):
+            refuse(name, argument, what, values, error=TypeError)
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        refuse(name, argument, what, tensor, error=TypeError)
+    return tensor.to(accumulation_dtype(input.dtype))
+
+
+def _refuse_unless_finite(name: str, argument: str, values: Tensor, *, minus_infinity: bool = False) -> None:
+    if not readable(values):
+        return
+    bad = values.isnan() | values.isposinf() if minus_infinity else ~values.isfinite()
+    if bool(bad.any()):
+        position = tuple(bad.nonzero()[0].tolist())
+        rule = "finite or -inf" if minus_infinity else "finite"
+        refuse(name, argument, rule, f"{float(values[position])} at position {position}")
+
+
+def class_values(
+    name: str, argument: str, values: Any, input: Tensor, *, minus_infinity: bool = False
+) -> Tensor | None:
+    """One number for each class, ``(C,)``."""
+    if values is None:
+        return None
+    classes = input.shape[class_dim(input)]
+    tensor = as_values(name, argument, values, input, f"numbers, one for each of the {classes} classes")
+    if tensor.shape != (classes,):
+        refuse(name, argument, f"of shape ({classes},), one number for each class", f"shape {tuple(tensor.shape)}")
+    _refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity)
+    return tensor
+
+
+def row_values(name: str, argument: str, values: Any, input: Tensor) -> Tensor | None:
+    """One number for each row, in the shape of the rows; ``(N,)`` counts for all positions of a sample."""
+    if values is None:
+        return None
+    dim = class_dim(input)
+    rows = input.shape[:dim] + input.shape[dim + 1 :]
+    tensor = as_values(name, argument, values, input, "numbers, one for each row")
+    if tensor.shape != rows:
+        if tensor.dim() != 1 or tensor.shape != rows[:1]:
+            refuse(
+                name,
+                argument,
+                f"of shape {tuple(rows)}" + (f" or {tuple(rows[:1])}" if len(rows) > 1 else ""),
+                f"shape {tuple(tensor.shape)}",
+            )
+        tensor = tensor.reshape([-1] + [1] * (len(rows) - 1)).expand(rows)
+    _refuse_unless_finite(name, argument, tensor)
+    return tensor
+
+
+def element_values(name: str, argument: str, values: Any, input: Tensor) -> Tensor | None:
+    """Numbers that broadcast to the shape of ``input``, from the right, as PyTorch does."""
+    if values is None:
+        return None
+    tensor = as_values(name, argument, values, input, "numbers")
+    fits = tensor.dim() <= input.dim() and all(
+        have in (1, want) for have, want in zip(reversed(tensor.shape), reversed(input.shape), strict=False)
+    )
+    if not fits:
+        refuse(
+            name,
+            argument,
+            f"broadcastable to the shape of 'input', {tuple(input.shape)}",
+            f"shape {tuple(tensor.shape)}",
+        )
+    _refuse_unless_finite(name, argument, tensor)
+    return tensor
+
+
+def same_shape(name: str, input: Tensor, target: Any) -> None:
+    """Targets of elements: the shape of ``input``, never broadcast."""
+    if not isinstance(target, Tensor):
+        refuse(name, "target", "a tensor", target, error=TypeError)
+    if target.is_complex():
+        refuse(name, "target", "real", target, error=TypeError)
+    if target.device != input.device:
+        refuse(name, "target", f"on the device of 'input', {input.device}", f"one on {target.device}")
+    if target.shape == input.shape:
+        return
+    hint = ""
+    if target.numel() == input.numel():
+        longer = "input" if input.dim() > target.dim() else "target"
+        hint = (
+            f"Use {longer}.squeeze(-1): one number for each row would broadcast to every pair of rows."
+            if (abs(input.dim() - target.dim()) == 1)
+            else "Use target.view_as(input)."
+        )
+    refuse(name, "target", f"of the shape of 'input', {tuple(input.shape)}", f"shape {tuple(target.shape)}", hint)
+
+
+def number(name: str, argument: str, value: Any, low: float, high: float, *, open_end: bool = False) -> float:
+    """A finite number in ``[low, high]``, or ``[low, high)``."""
+    rule = f"a number in [{low:g}, {high:g}" + (")" if open_end or math.isinf(high) else "]")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        refuse(name, argument, rule, value, error=TypeError)
+    result = float(value)
+    if not low <= result <= high or math.isinf(result) or (open_end and result == high):
+        refuse(name, argument, rule, repr(value))
+    return result
+
+
+def integer(name: str, argument: str, value: Any) -> int:
+    """An integer, and no bool."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        refuse(name, argument, "an integer", value, error=TypeError)
+    return int(value)
+
+
+def per_row(name: str, formula: Callable[..., Tensor], *args: Any) -> Tensor:
+    """``formula(*args)``, where an error about a label names the loss that the user called."""
+    if torch.compiler.is_compiling():
+        return formula(*args)
+    try:
+        return formula(*args)
+    except LabelError as error:
+        raise LabelError(f"{name}: {error}") from None
+
+
+def result_dtype(input: Tensor) -> torch.dtype:
+    """The dtype of a loss: that of ``input``; under autocast, which runs losses in float32, not below that."""
+    if input.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(input.device.type):
+        return torch.float32
+    return input.dtype

@@ -1,0 +1,206 @@
+r"""Losses on what a network has already turned into log-probabilities or probabilities.
+
+They apply no softmax and no sigmoid, so they are none of the two formulas: one picks a number, the other takes a
+logarithm. Where there is a choice, prefer the losses on logits: their numbers are better and there is one pass less.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from steelyard import ops
+from steelyard._errors import refuse
+from steelyard._values import readable
+from steelyard.functional._check import (
+    check_index_or_distribution,
+    check_input,
+    class_values,
+    element_values,
+    integer,
+    per_row,
+    result_dtype,
+    row_values,
+    same_shape,
+)
+from steelyard.functional._family import label_mass
+from steelyard.functional._reduce import Denominator, check_reduction, legacy_reduction, ordered_sum
+from steelyard.functional._reduce import reduce as to_scalar
+
+__all__ = ["binary_cross_entropy", "nll_loss"]
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    sample_weight: Any = None,
+    denominator: Denominator = "torch",
+    empty: Literal["nan", "zero", "raise"] = "nan",
+) -> Tensor:
+    r"""Negative log-likelihood of class indices under log-probabilities.
+
+    For networks that end in ``log_softmax``; on logits, :func:`~steelyard.functional.cross_entropy` does both.
+
+    Equals ``torch.nn.functional.nll_loss``: for a row, ``−v·w_y·input_y``.
+
+    Args:
+        input: Log-probabilities, float, ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``.
+        target: Class indices in ``[0, C)`` or ``ignore_index``, any integer dtype, shape of ``input`` without the class
+            axis.
+        weight, size_average, ignore_index, reduce, reduction, sample_weight, denominator, empty: As for
+            :func:`~steelyard.functional.cross_entropy`.
+
+    Returns:
+        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast): a scalar, or the shape of the rows.
+
+    Raises:
+        IndexError: a label outside ``[0, C)`` (on a GPU: NaN). TypeError, ValueError: dtypes, shapes, options.
+
+    Example:
+        >>> nll_loss(torch.tensor([[-0.1, -2.4]]), torch.tensor([1]))
+        tensor(2.4000)
+    """
+    name = "nll_loss"
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_input(name, input, "log-probabilities")
+    check_index_or_distribution(name, input, target, distribution=False)
+    check_reduction(name, reduction, denominator, empty)
+    ignored = integer(name, "ignore_index", ignore_index)
+    w = class_values(name, "weight", weight, input)
+    v = row_values(name, "sample_weight", sample_weight, input)
+    loss = per_row(name, _picked, input, target, w, v, ignored)
+    divisor: Tensor | float = 1.0
+    if reduction == "mean" and isinstance(denominator, str):
+        counted = (None, None) if denominator == "samples" else (w, v)
+        divisor = ordered_sum(label_mass(input, target, *counted, ignored))
+    elif reduction == "mean":
+        divisor = denominator  # type: ignore[assignment]  # a string was handled above
+    return to_scalar(name, loss, reduction, divisor, empty, result_dtype(input))
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    denominator: Denominator = "torch",
+    empty: Literal["nan", "zero", "raise"] = "nan",
+) -> Tensor:
+    r"""Binary cross entropy between probabilities and targets, each element on its own.
+
+    For networks that end in ``sigmoid``; on logits, :func:`~steelyard.functional.binary_cross_entropy_with_logits` does
+    both, to full accuracy.
+
+    Equals ``torch.nn.functional.binary_cross_entropy``: for an element ``−v·[t·log p + (1 − t)·log(1 − p)]``, where no
+    logarithm falls below −100, and the gradient ``v·(p − t)/max(p(1 − p), 1e-12)``.
+
+    Args:
+        input: Probabilities p in [0, 1], float, any shape.
+        target: Probabilities t in [0, 1], float, or 0 and 1 as bool or any integer dtype; shape of ``input``.
+        weight: Element weights v, finite, broadcast to the shape of ``input`` from the right.
+        size_average, reduce, reduction, denominator, empty: As for
+            :func:`~steelyard.functional.binary_cross_entropy_with_logits`.
+
+    Returns:
+        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast): a scalar, or the shape of ``input``.
+
+    Raises:
+        ValueError: a probability outside [0, 1]. TypeError, ValueError: dtypes, shapes, options.
+
+    Example:
+        >>> binary_cross_entropy(torch.tensor([0.8, 0.2, 0.4]), torch.tensor([1, 0, 0]))
+        tensor(0.3190)
+    """
+    name = "binary_cross_entropy"
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_input(name, input, "probabilities", classes=False)
+    same_shape(name, input, target)
+    check_reduction(name, reduction, denominator, empty)
+    if readable(input):
+        outside = ~((input >= 0) & (input <= 1))
+        if bool(outside.any()):
+            position = tuple(outside.nonzero()[0].tolist())
+            refuse(
+                name,
+                "input",
+                "probabilities in [0, 1]",
+                f"{float(input[position]):g} at position {position}",
+                "Logits belong in binary_cross_entropy_with_logits.",
+            )
+    v = element_values(name, "weight", weight, input)
+    dtype = ops.accumulation_dtype(input.dtype)
+    loss: Tensor = _BinaryCrossEntropy.apply(input.to(dtype), target.to(dtype))  # type: ignore[no-untyped-call]
+    if v is not None:
+        loss = loss * v
+    divisor: Tensor | float = 1.0
+    if reduction == "mean" and isinstance(denominator, str):
+        divisor = float(input.numel())
+        if denominator == "weights" and v is not None:
+            divisor = ordered_sum(v.expand(input.shape))
+    elif reduction == "mean":
+        divisor = denominator  # type: ignore[assignment]  # a string was handled above
+    return to_scalar(name, loss, reduction, divisor, empty, result_dtype(input))
+
+
+def _picked(
+    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, ignore_index: int
+) -> Tensor:
+    ops.check_labels(input, target, ignore_index)
+    dim = ops.class_dim(input)
+    kept = target != ignore_index
+    outside = (target < 0) | (target >= input.shape[dim])
+    y = target.masked_fill(~kept | outside, 0).long()
+    loss = -input.gather(dim, y.unsqueeze(dim)).squeeze(dim).to(ops.accumulation_dtype(input.dtype))
+    if weight is not None:
+        loss = loss * weight[y]
+    if sample_weight is not None:
+        loss = loss * sample_weight
+    return loss.masked_fill(~kept, 0.0).masked_fill(kept & outside, torch.nan)
+
+
+class _BinaryCrossEntropy(torch.autograd.Function):
+    """The loss with PyTorch's own derivative, which stays finite where the logarithm's does not."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p: Tensor, t: Tensor) -> Tensor:
+        return -(t * p.log().clamp(min=-100.0) + (1.0 - t) * torch.log1p(-p).clamp(min=-100.0))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def slopes(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives with respect to p and t, differentiable in turn."""
+        by_p = (p - t) / ((1.0 - p) * p).clamp(min=1e-12)
+        by_t = torch.log1p(-p).clamp(min=-100.0) - p.log().clamp(min=-100.0)
+        return by_p, by_t
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        by_p, by_t = _BinaryCrossEntropy.slopes(*ctx.saved_tensors)
+        return (
+            grad * by_p if ctx.needs_input_grad[0] else None,
+            grad * by_t if ctx.needs_input_grad[1] else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, p_tangent: Tensor | None, t_tangent: Tensor | None) -> Tensor:
+        by_p, by_t = _BinaryCrossEntropy.slopes(*ctx.saved_tensors)
+        along_p = 0.0 if p_tangent is None else by_p * p_tangent
+        along_t = 0.0 if t_tangent is None else by_t * t_tangent
+        return along_p + along_t  # type: ignore[return-value]  # PyTorch calls this only with a tangent

@@ -1,0 +1,387 @@
+"""Modules of the softmax losses; the mathematics is in the function of the same name."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from steelyard import functional
+from steelyard._errors import choice, refuse
+from steelyard.functional._check import integer, number
+from steelyard.functional._family import SMOOTH_WEIGHT
+from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.nn._base import WEIGHT_OPTIONS, CountedLoss, Loss, WeightedLoss
+
+__all__ = [
+    "BalancedSoftmaxLoss",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "LDAMLoss",
+    "LinearCrossEntropyLoss",
+    "LogitAdjustedLoss",
+]
+
+
+class _SoftmaxLoss(Loss):
+    """Settings that every softmax loss has."""
+
+    statistics: ClassVar[tuple[str, ...]] = ("weight",)
+    settings: ClassVar[tuple[str, ...]] = ("ignore_index", "label_smoothing")
+    weight: Tensor | None
+
+    def _configure(
+        self,
+        weight: Any,
+        ignore_index: int | None,
+        reduction: str,
+        label_smoothing: float,
+        smooth_weight: str,
+        denominator: Any,
+        empty: str,
+    ) -> None:
+        name = type(self).__name__
+        self._statistic("weight", weight)
+        self._keep(reduction, denominator, empty)
+        self.ignore_index = None if ignore_index is None else integer(name, "ignore_index", ignore_index)
+        self.label_smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+        choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
+        self.smooth_weight = smooth_weight
+
+    def _options(self, sample_weight: Any, denominator: Any) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "label_smoothing": self.label_smoothing,
+            "smooth_weight": self.smooth_weight,
+            "sample_weight": sample_weight,
+            "denominator": self._divisor(denominator),
+            "empty": self.empty,
+        }
+
+
+class CrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
+    """:func:`steelyard.functional.cross_entropy` as a module, with the constructor of ``torch.nn.CrossEntropyLoss``.
+
+    Args:
+        weight: Class weights, finite, ``(C,)``; copied into a buffer.
+        size_average, reduce: Deprecated, as in PyTorch.
+        ignore_index, reduction, label_smoothing, logit_offset, margin, gamma, smooth_weight, denominator, empty: As for
+            the function.
+
+    Raises:
+        TypeError, ValueError: a value that the function would refuse.
+
+    Example:
+        >>> loss = CrossEntropyLoss(weight=[1.0, 2.0])
+        >>> loss(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 3.0]]), torch.tensor([0, 1, 1]))
+        tensor(0.3642)
+    """
+
+    statistics = ("weight", "logit_offset", "margin")
+    settings = ("ignore_index", "label_smoothing", "gamma")
+    logit_offset: Tensor | None
+    margin: Tensor | None
+
+    def __init__(
+        self,
+        weight: Any = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        logit_offset: Any = None,
+        margin: Any = None,
+        gamma: float = 0.0,
+        smooth_weight: Literal["class", "target"] = "class",
+        denominator: Denominator = "torch",
+        empty: Literal["nan", "zero", "raise"] = "nan",
+    ) -> None:
+        super().__init__()
+        reduction = legacy_reduction(size_average, reduce, reduction)
+        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self._statistic("logit_offset", logit_offset, minus_infinity=True)
+        self._statistic("margin", margin)
+        self.gamma = number("CrossEntropyLoss", "gamma", gamma, 0.0, float("inf"))
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
+    ) -> Tensor:
+        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
+        return functional.cross_entropy(
+            input,
+            target,
+            logit_offset=self.logit_offset,
+            margin=self.margin,
+            gamma=self.gamma,
+            **self._options(sample_weight, denominator),
+        )
+
+
+class FocalLoss(_SoftmaxLoss, WeightedLoss):
+    """:func:`steelyard.functional.focal_loss` as a module.
+
+    Args:
+        weight: Class weights, finite, ``(C,)``; copied into a buffer.
+        gamma: Focusing, ≥ 0.
+        ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+            :class:`CrossEntropyLoss`.
+
+    Raises:
+        TypeError, ValueError: a value that the function would refuse.
+
+    Example:
+        >>> FocalLoss(gamma=2.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0018)
+    """
+
+    settings = ("gamma", "ignore_index", "label_smoothing")
+
+    def __init__(
+        self,
+        weight: Any = None,
+        gamma: float = 2.0,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        smooth_weight: Literal["class", "target"] = "class",
+        denominator: Denominator = "torch",
+        empty: Literal["nan", "zero", "raise"] = "nan",
+    ) -> None:
+        super().__init__()
+        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self.gamma = number("FocalLoss", "gamma", gamma, 0.0, float("inf"))
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
+    ) -> Tensor:
+        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
+        return functional.focal_loss(input, target, gamma=self.gamma, **self._options(sample_weight, denominator))
+
+
+class _CountedSoftmaxLoss(_SoftmaxLoss, CountedLoss):
+    statistics = ("counts", "weight")
+    counts: Tensor
+
+
+class BalancedSoftmaxLoss(_CountedSoftmaxLoss):
+    """:func:`steelyard.functional.balanced_softmax_loss` as a module; the counts are a buffer.
+
+    Args:
+        counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
+        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+            :class:`CrossEntropyLoss`.
+
+    Raises:
+        TypeError, ValueError: a value that the function would refuse.
+
+    Example:
+        >>> BalancedSoftmaxLoss([9, 1])(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(2.3026)
+    """
+
+    def __init__(
+        self,
+        counts: Any,
+        *,
+        weight: Any = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        smooth_weight: Literal["class", "target"] = "class",
+        denominator: Denominator = "torch",
+        empty: Literal["nan", "zero", "raise"] = "nan",
+    ) -> None:
+        super().__init__()
+        self._count(counts)
+        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
+    ) -> Tensor:
+        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
+        return functional.balanced_softmax_loss(input, target, self.counts, **self._options(sample_weight, denominator))
+
+
+class LogitAdjustedLoss(_CountedSoftmaxLoss):
+    """:func:`steelyard.functional.logit_adjusted_loss` as a module; the counts are a buffer.
+
+    Args:
+        counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
+        tau: Strength of the shift, ≥ 0.
+        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+            :class:`CrossEntropyLoss`.
+
+    Raises:
+        TypeError, ValueError: a value that the function would refuse.
+
+    Example:
+        >>> LogitAdjustedLoss([9, 1], tau=0.0)(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(0.6931)
+    """
+
+    settings = ("tau", "ignore_index", "label_smoothing")
+
+    def __init__(
+        self,
+        counts: Any,
+        tau: float = 1.0,
+        *,
+        weight: Any = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        smooth_weight: Literal["class", "target"] = "class",
+        denominator: Denominator = "torch",
+        empty: Literal["nan", "zero", "raise"] = "nan",
+    ) -> None:
+        super().__init__()
+        self._count(counts)
+        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self.tau = number("LogitAdjustedLoss", "tau", tau, 0.0, float("inf"))
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
+    ) -> Tensor:
+        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
+        return functional.logit_adjusted_loss(
+            input, target, self.counts, self.tau, **self._options(sample_weight, denominator)
+        )
+
+
+class LDAMLoss(_CountedSoftmaxLoss):
+    """:func:`steelyard.functional.ldam_loss` as a module; the counts are a buffer.
+
+    Args:
+        counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
+        max_margin: Margin of the rarest class, ≥ 0. scale: Factor on the logits, > 0.
+        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+            :class:`CrossEntropyLoss`.
+
+    Raises:
+        TypeError, ValueError: a value that the function would refuse.
+
+    Example:
+        >>> LDAMLoss([16, 1], scale=1.0)(torch.tensor([[0.5, 0.5]]), torch.tensor([1]))
+        tensor(0.9741)
+    """
+
+    settings = ("max_margin", "scale", "ignore_index", "label_smoothing")
+
+    def __init__(
+        self,
+        counts: Any,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        *,
+        weight: Any = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        smooth_weight: Literal["class", "target"] = "class",
+        denominator: Denominator = "torch",
+        empty: Literal["nan", "zero", "raise"] = "nan",
+    ) -> None:
+        super().__init__()
+        self._count(counts)
+        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self.max_margin = number("LDAMLoss", "max_margin", max_margin, 0.0, float("inf"))
+        self.scale = number("LDAMLoss", "scale", scale, 0.0, float("inf"))
+        if self.scale == 0.0:
+            refuse("LDAMLoss", "scale", "> 0", repr(scale))
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
+    ) -> Tensor:
+        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
+        return functional.ldam_loss(
+            input, target, self.counts, self.max_margin, self.scale, **self._options(sample_weight, denominator)
+        )
+
+
+class LinearCrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
+    """:func:`steelyard.functional.linear_cross_entropy` with the layer inside, as ``torch.nn.LinearCrossEntropyLoss``.
+
+    Args:
+        in_features: Size of a sample. num_classes: C.
+        out_features: ``(d1, ...)`` for logits ``(N, C, d1, ...)``.
+        bias: Whether the layer has one. device, dtype: Of the layer.
+        reduction, weight, ignore_index, label_smoothing, options, logit_offset, denominator, empty: As for the
+            function.
+
+    Raises:
+        TypeError, ValueError: a value that the function would refuse.
+
+    Example:
+        >>> loss = LinearCrossEntropyLoss(4, 3, bias=True)
+        >>> loss(torch.zeros(2, 4), torch.tensor([0, 2])).shape
+        torch.Size([])
+    """
+
+    statistics = ("weight", "logit_offset")
+    logit_offset: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        reduction: str = "mean",
+        weight: Any = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        options: Any = None,
+        logit_offset: Any = None,
+        denominator: Denominator = "torch",
+        empty: Literal["nan", "zero", "raise"] = "nan",
+    ) -> None:
+        super().__init__()
+        self._configure(weight, ignore_index, reduction, label_smoothing, "class", denominator, empty)
+        self._statistic("logit_offset", logit_offset, minus_infinity=True)
+        for argument in self.statistics:
+            values = getattr(self, argument)
+            if values is not None and values.shape != (num_classes,):
+                refuse("LinearCrossEntropyLoss", argument, f"of shape ({num_classes},), one number for each class",
+                       f"shape {tuple(values.shape)}")  # fmt: skip
+        self.num_classes = integer("LinearCrossEntropyLoss", "num_classes", num_classes)
+        self.out_features = tuple(out_features)
+        self.options = options
+        units = num_classes * int(torch.Size(self.out_features).numel())
+        self.linear = nn.Linear(in_features, units, bias=bias, device=device, dtype=dtype)
+
+    @classmethod
+    def from_counts(  # type: ignore[override]  # a layer needs its size
+        cls, counts: Any, scheme: Any = "max_ratio", *, in_features: int, **options: Any
+    ) -> LinearCrossEntropyLoss:
+        """As :meth:`CrossEntropyLoss.from_counts`; the number of classes is that of the counts."""
+        made = CrossEntropyLoss.from_counts(
+            counts, scheme, **{name: options.pop(name) for name in list(options) if name in WEIGHT_OPTIONS}
+        )
+        assert made.weight is not None
+        return cls(in_features, len(made.weight), weight=made.weight, **options)
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
+    ) -> Tensor:
+        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
+        shape = (self.num_classes, *self.out_features)
+        options = self._options(sample_weight, denominator)
+        del options["smooth_weight"]
+        return functional.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*shape, self.linear.in_features),
+            target,
+            linear_bias=None if self.linear.bias is None else self.linear.bias.reshape(shape),
+            options=self.options,
+            logit_offset=self.logit_offset,
+            **options,
+        )
