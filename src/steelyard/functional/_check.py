@@ -187,11 +187,12 @@ def same_shape(name: str, input: Tensor, target: Any) -> None:
 
 def number(name: str, argument: str, value: Any, low: float, high: float, *, open_end: bool = False) -> float:
     """A finite number in ``[low, high]``, or ``[low, high)``."""
-    rule = f"a number in [{low:g}, {high:g}" + (")" if open_end or math.isinf(high) else "]")
+    rule = f"a number in [{low:g}, {high:g}" + (")" if open_end or high == math.inf else "]")
     if isinstance(value, bool) or not isinstance(value, Real):
         refuse(name, argument, rule, value, error=TypeError)
     result = float(value)
-    if not low <= result <= high or math.isinf(result) or (open_end and result == high):
+    # Comparisons only: under torch.compile the number may be symbolic, and math.isinf takes none of those.
+    if not low <= result <= high or result in (math.inf, -math.inf) or (open_end and result == high):
         refuse(name, argument, rule, repr(value))
     return result
 

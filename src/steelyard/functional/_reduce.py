@@ -80,7 +80,7 @@ def check_reduction(name: str, reduction: Any, denominator: Any, empty: Any) -> 
 
 
 def _check_number(name: str, rule: str, value: float) -> None:
-    if not value >= 0 or math.isinf(value):
+    if not 0 <= value < math.inf:
         refuse(name, "denominator", rule, repr(value))
 
 

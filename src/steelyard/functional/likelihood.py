@@ -140,7 +140,7 @@ def binary_cross_entropy(
             )
     v = element_values(name, "weight", weight, input)
     dtype = ops.accumulation_dtype(input.dtype)
-    loss: Tensor = _BinaryCrossEntropy.apply(input.to(dtype), target.to(dtype))  # type: ignore[no-untyped-call]
+    loss = _clamped_loss(input.to(dtype), target.to(dtype))
     if v is not None:
         loss = loss * v
     divisor: Tensor | float = 1.0
@@ -169,38 +169,16 @@ def _picked(
     return loss.masked_fill(~kept, 0.0).masked_fill(kept & outside, torch.nan)
 
 
-class _BinaryCrossEntropy(torch.autograd.Function):
-    """The loss with PyTorch's own derivative, which stays finite where the logarithm's does not."""
+def _clamped_loss(p: Tensor, t: Tensor) -> Tensor:
+    """``−t·log p − (1 − t)·log(1 − p)`` with logarithms from −100 up, and PyTorch's finite slope at the ends.
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(p: Tensor, t: Tensor) -> Tensor:
-        return -(t * p.log().clamp(min=-100.0) + (1.0 - t) * torch.log1p(-p).clamp(min=-100.0))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def slopes(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives with respect to p and t, differentiable in turn."""
-        by_p = (p - t) / ((1.0 - p) * p).clamp(min=1e-12)
-        by_t = torch.log1p(-p).clamp(min=-100.0) - p.log().clamp(min=-100.0)
-        return by_p, by_t
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        by_p, by_t = _BinaryCrossEntropy.slopes(*ctx.saved_tensors)
-        return (
-            grad * by_p if ctx.needs_input_grad[0] else None,
-            grad * by_t if ctx.needs_input_grad[1] else None,
-        )
-
-    @staticmethod
-    def jvp(ctx: Any, p_tangent: Tensor | None, t_tangent: Tensor | None) -> Tensor:
-        by_p, by_t = _BinaryCrossEntropy.slopes(*ctx.saved_tensors)
-        along_p = 0.0 if p_tangent is None else by_p * p_tangent
-        along_t = 0.0 if t_tangent is None else by_t * t_tangent
-        return along_p + along_t  # type: ignore[return-value]  # PyTorch calls this only with a tangent
+    Within 1e-12 of 0 and 1 the logarithm's own slope runs away, and the clamp's is 0: neither would teach a network
+    that is sure and wrong. There the loss is its value plus PyTorch's slope times a difference that is zero.
+    """
+    floor = 1e-12
+    end = p * (1.0 - p) < floor
+    inside = p.masked_fill(end, 0.5)
+    loss = -(t * inside.log() + (1.0 - t) * torch.log1p(-inside))
+    fixed = p.detach()
+    value = -(t * fixed.log().clamp(min=-100.0) + (1.0 - t) * torch.log1p(-fixed).clamp(min=-100.0))
+    return torch.where(end, value + (p - fixed) * ((fixed - t) / floor), loss)
