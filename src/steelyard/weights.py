@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steelyard._errors import choice, refuse
+from steelyard._errors import choice, describe, refuse
 from steelyard.counts import ClassCounts, as_class_counts
 from steelyard.counts._index import index_labels
 
@@ -303,14 +303,12 @@ def _weight_of_label(weight: Any, strings: bool) -> Mapping[Any, float]:
         labels, values = list(weight), list(weight.values())
     else:
         if isinstance(weight, str) or not (isinstance(weight, Sequence | Tensor) or hasattr(weight, "__array__")):
-            refuse(
-                function, "weight", f"{rule}, a mapping from label to weight, or ClassCounts", weight, error=TypeError
-            )
+            wanted = f"{rule}, a mapping from label to weight, or ClassCounts"
+            refuse(function, "weight", wanted, describe(weight), error=TypeError)
         if strings:
             hint = "For example dict(zip(counts.classes, class_weights(counts).tolist()))."
-            refuse(
-                function, "weight", "a mapping or ClassCounts where labels are strings", weight, hint, error=TypeError
-            )
+            wanted = "a mapping or ClassCounts where labels are strings"
+            refuse(function, "weight", wanted, weight, hint, error=TypeError)
         if isinstance(weight, Tensor):
             values = weight.detach().cpu().double()
     try:
@@ -329,7 +327,7 @@ def _weight_of_label(weight: Any, strings: bool) -> Mapping[Any, float]:
 def _check_number(function: str, argument: str, value: Any, low: float, high: float) -> None:
     bounds = f"[{low:g}, {high:g})"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        refuse(function, argument, f"a number in {bounds}", value, error=TypeError)
+        refuse(function, argument, f"a number in {bounds}", describe(value), error=TypeError)
     if not low <= value < high:
         refuse(function, argument, f"in {bounds}", value)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 
 __all__ = ["LARGEST_TOTAL", "Label", "check_labels", "whole_numbers"]
 
@@ -63,7 +63,13 @@ def whole_numbers(function: str, argument: str, values: Any) -> np.ndarray:
         except ValueError:
             refuse(function, argument, rule, given)
     elif not hasattr(values, "__array__"):
-        refuse(function, argument, "ClassCounts, or a 1-d sequence, array or tensor of counts", given, error=TypeError)
+        refuse(
+            function,
+            argument,
+            "ClassCounts, or a 1-d sequence, array or tensor of counts",
+            describe(given),
+            error=TypeError,
+        )
     array = np.asarray(values)
     if array.ndim != 1:
         hint = "For labels, use count_classes first." if array.ndim else ""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 from steelyard.counts._files import tally_file
 from steelyard.counts._frames import is_pandas, is_polars, tally_pandas, tally_polars
 from steelyard.counts._labels import as_array, multilabel_counts, tally_array
@@ -76,7 +76,12 @@ def count_classes(
         if target is not None:
             rule = "None where 'source' is not a table or file"
             refuse(
-                "count_classes", "target", rule, target, "Labels in memory are counted as they are.", error=TypeError
+                "count_classes",
+                "target",
+                rule,
+                describe(target),
+                "Labels in memory are counted as they are.",
+                error=TypeError,
             )
         if is_polars(source, "Series"):
             tally = tally_polars(source, None, progress)
@@ -97,8 +102,8 @@ def count_classes(
 def _check_options(num_classes: Any, ignore_index: Any, progress: Any) -> None:
     for name, value in (("num_classes", num_classes), ("ignore_index", ignore_index)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            refuse("count_classes", name, "an integer or None", value, error=TypeError)
+            refuse("count_classes", name, "an integer or None", describe(value), error=TypeError)
     if num_classes is not None and num_classes < 1:
         refuse("count_classes", "num_classes", "at least 1", num_classes)
     if progress is not None and not callable(progress):
-        refuse("count_classes", "progress", "a function of (done, total) or None", progress, error=TypeError)
+        refuse("count_classes", "progress", "a function of (done, total) or None", describe(progress), error=TypeError)

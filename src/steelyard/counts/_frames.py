@@ -142,6 +142,8 @@ def check_column(target: Any, columns: list[Any], where: str) -> None:
     names = ", ".join(repr(name) for name in columns[:20]) + (f" and {len(columns) - 20} more" if columns[20:] else "")
     if target is None:
         refuse("count_classes", "target", f"the column of {where} that holds the labels", None, f"It has {names}.")
+    if type(target).__hash__ is None:
+        refuse("count_classes", "target", "the name of one column", target, f"It has {names}.", error=TypeError)
     if target in columns:
         return
     close = difflib.get_close_matches(str(target), [str(name) for name in columns], n=1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 from steelyard.counts._tally import Progress, Tally
 from steelyard.counts._value import ClassCounts
 
@@ -45,7 +45,9 @@ def as_array(source: Any, function: str = "count_classes") -> np.ndarray:
         return array
     if not hasattr(source, "__array__"):
         hint = "An iterator can be given as list(...)." if hasattr(source, "__next__") else ""
-        refuse(function, argument, "a tensor, array, sequence or Series of labels", source, hint, error=TypeError)
+        refuse(
+            function, argument, "a tensor, array, sequence or Series of labels", describe(source), hint, error=TypeError
+        )
     return np.asarray(source)
 
 

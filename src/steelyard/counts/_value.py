@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 from steelyard.counts import _table
 from steelyard.counts._check import LARGEST_TOTAL, Label, check_labels, whole_numbers
 
@@ -163,7 +163,7 @@ class ClassCounts:
     def is_imbalanced(self, threshold: float = 10) -> bool:
         """Whether the imbalance ratio reaches ``threshold`` (at least 1); below 10 : 1 most losses cope unaided."""
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-            refuse("is_imbalanced", "threshold", "a number of at least 1", threshold, error=TypeError)
+            refuse("is_imbalanced", "threshold", "a number of at least 1", describe(threshold), error=TypeError)
         if not threshold >= 1:
             refuse("is_imbalanced", "threshold", "a number of at least 1", threshold)
         return self.imbalance_ratio >= threshold
@@ -364,7 +364,7 @@ def _multilabel_rows(positives: np.ndarray, negatives: np.ndarray, total: int | 
             refuse("ClassCounts", "total", "given where positives + negatives differ between classes", None)
         return int(known[0])
     if isinstance(total, bool) or not isinstance(total, int):
-        refuse("ClassCounts", "total", "a whole number of rows", total, error=TypeError)
+        refuse("ClassCounts", "total", "a whole number of rows", describe(total), error=TypeError)
     if not int(known.max()) <= total < LARGEST_TOTAL:
         refuse("ClassCounts", "total", f"at least {int(known.max())}, the positives + negatives of a class", total)
     return total
