@@ -98,9 +98,13 @@ def reduce(
     total = ordered_sum(loss)
     if reduction == "sum":
         return total.to(dtype)
+    divisor = denominator
+    if not isinstance(divisor, Tensor):
+        # Over a Python number, torch.func.jvp gives a 0-d float32 tensor a float64 tangent.
+        divisor = torch.scalar_tensor(divisor, dtype=total.dtype, device=total.device)
     if empty == "nan":
-        return (total / denominator).to(dtype)
-    divisor = torch.as_tensor(denominator, dtype=total.dtype, device=total.device)
+        return (total / divisor).to(dtype)
+    divisor = divisor.to(total.device, total.dtype)
     nothing = divisor == 0
     if empty == "raise":
         if bool(nothing):
