@@ -1,0 +1,96 @@
+"""From a file or a data frame to a Polars frame, or to one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import narwhals as nw
+import polars as pl
+
+from steelyard._errors import refuse
+
+__all__ = ["InputError", "bad", "column", "read"]
+
+READERS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".csv.gz": "csv",
+    ".tsv.gz": "tsv",
+}
+
+
+class InputError(ValueError):
+    """The data or an option cannot be used as it is; the message is one line that names what to change."""
+
+
+def bad(function: str, argument: str, rule: str, got: object, hint: str = "") -> NoReturn:
+    """Refuse input with the house's one sentence, as an :class:`InputError`."""
+    refuse(function, argument, rule, got, hint, error=InputError)
+
+
+def read(source: Any, function: str) -> tuple[pl.DataFrame, str]:
+    """The rows of ``source`` and a name for them.
+
+    Args:
+        source: Path of a CSV, TSV or Parquet file, or a data frame (Polars, pandas, PyArrow, or whatever else
+        Narwhals reads). function: Who asks, for the message.
+    Raises: InputError: missing, empty, unreadable, or of an unknown kind.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        frame, name = _read_file(path, function), path.name
+    else:
+        try:
+            native = nw.from_native(source)
+            frame = (native.collect() if isinstance(native, nw.LazyFrame) else native).to_polars()
+        except TypeError:
+            bad(function, "source", "the path of a CSV or Parquet file, or a data frame", source)
+        name = "data frame"
+    if frame.width == 0 or frame.height == 0:
+        bad(function, "source", "a table with at least one row", f"{name} with {frame.height} rows")
+    return frame, name
+
+
+def _read_file(path: Path, function: str) -> pl.DataFrame:
+    if not path.exists():
+        bad(function, "source", "the path of a file", f"{path}, which does not exist", _near(path))
+    if path.is_dir():
+        bad(function, "source", "the path of a file", f"{path}, which is a folder")
+    suffixes = ["".join(path.suffixes[-2:]).lower(), path.suffix.lower()]
+    kind = next((READERS[suffix] for suffix in suffixes if suffix in READERS), None)
+    if kind is None:
+        bad(function, "source", f"a file ending in {', '.join(READERS)}", str(path))
+    if path.stat().st_size == 0:
+        bad(function, "source", "a table with at least one row", f"{path}, which is empty")
+    try:
+        if kind == "parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(
+            path, separator="\t" if kind == "tsv" else ",", infer_schema_length=None, try_parse_dates=True
+        )
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        bad(function, "source", f"a readable {kind} file", f"{path}: {reason.rstrip('.')}")
+
+
+def _near(path: Path) -> str:
+    """A hint with the file that was probably meant."""
+    folder = path.parent
+    names = [other.name for other in folder.iterdir()] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {folder / close[0]}?" if close else ""
+
+
+def column(frame: pl.DataFrame, name: str, function: str, argument: str) -> pl.Series:
+    """The column ``name``, or a refusal that suggests the closest one."""
+    if name in frame.columns:
+        return frame[name]
+    close = difflib.get_close_matches(str(name), frame.columns, n=1, cutoff=0.5)
+    shown = ", ".join(frame.columns[:8]) + (", ..." if frame.width > 8 else "")
+    hint = f"Did you mean '{close[0]}'?" if close else f"The columns are {shown}."
+    bad(function, argument, "a column of the data", f"'{name}'", hint)
