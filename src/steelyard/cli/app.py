@@ -1,0 +1,222 @@
+"""The three commands. Each parses, calls one public function and prints; what is printed is in ``show``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steelyard._version import __version__
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Classification on imbalanced data: look at it, weigh it, and find out which remedy it wants.",
+    epilog="Exit code 0: done. 1: failed part-way or interrupted. 2: wrong usage, or data that cannot be used.",
+)
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.", show_default=False)]
+Target = Annotated[str, typer.Option("--target", "-t", help="The column of classes.", show_default=False)]
+Drop = Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given again.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def exit_codes(debug: bool, bad_input: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """One line on standard error and an exit code instead of a traceback, unless ``debug``."""
+    from steelyard.compare.read import InputError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was written.")
+        raise typer.Exit(1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        _say(" ".join(str(error).split()) or type(error).__name__)
+        raise typer.Exit(2 if isinstance(error, (InputError, ImportError, *bad_input)) else 1) from None
+
+
+def _say(text: str) -> None:
+    print(f"steelyard: {text}", file=sys.stderr)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"steelyard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _steelyard(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(data: Data, target: Target, drop: Drop = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Look at the data before training: class counts, duplicates, missing values, columns that are no features."""
+    with exit_codes(debug):
+        from steelyard import compare as library
+        from steelyard.cli import show
+
+        found = library.inspect(data, target, drop=drop or ())
+        if as_json:
+            _print_json(found.to_dict())
+        else:
+            show.inspection(found)
+
+
+@app.command()
+def weights(
+    data: Data,
+    target: Target,
+    scheme: Annotated[
+        str,
+        typer.Option(
+            "--scheme", "-s",
+            help="inverse, max_ratio, balanced, sqrt_inverse, effective_number, median_frequency or log.",
+        ),
+    ] = "balanced",
+    power: Annotated[float, typer.Option(help="Raise the weights to this power; 0.5 corrects half-way.")] = 1.0,
+    beta: Annotated[float | None, typer.Option(help="For effective_number, in [0, 1).", show_default=False)] = None,
+    cap: Annotated[
+        float | None, typer.Option(help="Largest weight over the smallest, at most.", show_default=False)
+    ] = None,
+    normalize: Annotated[
+        str | None, typer.Option(help="Make their mean, sum, max or prior mean 1.", show_default=False)
+    ] = None,
+    missing: Annotated[str, typer.Option(help="For classes without rows: raise, zero or max.")] = "raise",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Weights for the classes of a column, and the Python to paste."""
+    with exit_codes(debug, bad_input=(ValueError, TypeError, IndexError, KeyError, OSError)):
+        import warnings
+
+        from steelyard.cli import show
+        from steelyard.counts import count_classes
+        from steelyard.weights import class_weights
+
+        options: dict[str, Any] = {
+            "power": power, "beta": beta, "cap": cap, "normalize": normalize, "missing": missing
+        }  # fmt: skip
+        counts = count_classes(data, target)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            values = class_weights(counts, scheme, **options)
+        for warning in caught:
+            _say(f"note: {warning.message}")
+        table = show.weight_table(counts.classes, counts.counts.tolist(), values.tolist())
+        code = show.weight_code(str(data), target, scheme, options)
+        if as_json:
+            _print_json(
+                {"data": data.name, "target": target, "scheme": scheme, "options": options, **table, "python": code}
+            )
+        else:
+            show.weights(table, code, scheme)
+
+
+@app.command()
+def compare(
+    data: Data,
+    target: Target,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default=False,
+            help="Write report.html, report.json and recommended.py here.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", "-m",
+            help="What a remedy must improve: balanced_accuracy, macro_f1, average_precision, "
+            "rarest_average_precision, accuracy, log_loss or brier.",
+        ),
+    ] = "balanced_accuracy",
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...", show_default=False,
+            help="Only these of logit_adjustment, weights, weights_half, sampling, balanced_softmax, focal; "
+            "none and threshold always run.",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds: one tests, one validates, the rest train.")] = 5,
+    repeats: Annotated[int, typer.Option(help="How many times the data is divided anew.")] = 2,
+    epochs: Annotated[int, typer.Option(help="The most epochs; early stopping ends most trainings before.")] = 60,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same report.")] = 0,
+    drop: Drop = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL", show_default=False,
+            help="A column that names the case: its rows stay on one side of a split; may be given again.",
+        ),
+    ] = None,
+    varies: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL", show_default=False,
+            help="A column in which the rows of one case differ: rows alike in all others stay together; "
+            "may be given again.",
+        ),
+    ] = None,
+    split_duplicates: Annotated[
+        bool, typer.Option("--split-duplicates", help="Let rows with identical features fall on both sides.")
+    ] = False,
+    threads: Annotated[int, typer.Option(help="PyTorch threads; the model is too small to gain from more.")] = 1,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")] = False,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Train one small model under each remedy and say which one the data wants, if any.
+
+    Every remedy is judged on the same repeated splits, with intervals, beside doing nothing and doing nothing with
+    tuned cut-offs. Where nothing helps, the answer is to do nothing.
+    """
+    with exit_codes(debug):
+        from steelyard import compare as library
+        from steelyard.cli import show
+
+        if output is not None:
+            from steelyard.compare.report import check_folder
+
+            check_folder(output)
+        with show.progress_bar(hidden=quiet) as progress:
+            comparison = library.compare(
+                data, target, metric=metric, strategies=_words(strategies), folds=folds, repeats=repeats, seed=seed,
+                epochs=epochs, drop=drop or (), group=group or (), varies=varies or (),
+                split_duplicates=split_duplicates, threads=threads, progress=progress,
+            )  # fmt: skip
+        written = comparison.save(output) if output is not None else []
+        if as_json:
+            _print_json(comparison.to_dict())
+        elif not quiet:
+            show.comparison(comparison, written)
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

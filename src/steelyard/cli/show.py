@@ -1,0 +1,177 @@
+"""What the commands print: tables and sentences for people. Progress goes to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from steelyard.compare import METRICS, Comparison, Inspection
+from steelyard.compare.report import change_text, verdict
+
+__all__ = ["comparison", "inspection", "progress_bar", "weight_code", "weight_table", "weights"]
+
+COLOURS = {"better": "green", "worse": "yellow", "": "dim"}
+
+
+def _console() -> Console:
+    """Standard output; a fixed width where it is no terminal, so that a file or log reads the same everywhere."""
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False, soft_wrap=False)
+
+
+def _table(*columns: str, left: int = 1, whole: Sequence[int] = ()) -> Table:
+    """A light table: ``left`` columns of words, then numbers; columns in ``whole`` are not broken over lines."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, name in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if index < left else "right"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=index in whole)
+    return table
+
+
+@contextmanager
+def progress_bar(*, hidden: bool) -> Iterator[Callable[[int, int, str], None] | None]:
+    """A bar with the time left, on standard error; gone when the work is done."""
+    if hidden:
+        yield None
+        return
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("trainings,"),
+        TimeElapsedColumn(), TextColumn("so far,"), TimeRemainingColumn(), TextColumn("left"),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("reading and splitting", total=None)
+
+        def update(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=escape(text))
+
+        yield update
+
+
+def inspection(found: Inspection) -> None:
+    """Print what ``inspect`` found."""
+    console, data = _console(), found.to_dict()
+    console.print(f"[bold]{escape(data['data'])}[/]: {data['rows']:,} rows, target [bold]{escape(data['target'])}[/]\n")
+    table = _table("class", "rows", "share", "largest / this")
+    most = data["classes"][0]["count"]
+    for line in data["classes"]:
+        table.add_row(
+            escape(str(line["label"])), f"{line['count']:,}", f"{line['share']:.1%}", f"{most / line['count']:,.1f}"
+        )  # fmt: skip
+    console.print(table)
+    repeats = data["duplicates"]
+    console.print(
+        f"\nimbalance ratio {data['imbalance_ratio']:,.1f} : 1 · accuracy of the most frequent class "
+        f"{data['majority_accuracy']:.1%} · repeated rows {repeats['repeated_rows']:,} · rows that contradict another "
+        f"{repeats['contradicting_rows']:,}\n"
+    )
+    table = _table("column", "type", "enters as", "missing", "different", left=3)
+    for column in data["columns"]:
+        table.add_row(
+            escape(column["name"]),
+            escape(column["dtype"]),
+            column["role"],
+            f"{column['nulls']:,}",
+            f"{column['unique']:,}",
+        )
+    console.print(table)
+    console.print()
+    _bullets(console, data["observations"])
+
+
+def _bullets(console: Console, lines: Sequence[str]) -> None:
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row("•", escape(line))
+    console.print(grid)
+
+
+def weight_table(classes: Sequence[Any], counts: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+    """Rows of the weight table and Kish's effective sample size, ``(Σ n w)² / Σ n w²``, in rows."""
+    linear = sum(n * w for n, w in zip(counts, values, strict=True))
+    square = sum(n * w * w for n, w in zip(counts, values, strict=True))
+    effective = linear * linear / square if square else 0.0
+    rows = [
+        {"label": label, "count": n, "weight": w, "share_of_weight": n * w / linear if linear else 0.0}
+        for label, n, w in zip(classes, counts, values, strict=True)
+    ]
+    return {"classes": rows, "effective_sample_size": effective, "effective_share": effective / max(sum(counts), 1)}
+
+
+def weight_code(source: str, target: str, scheme: str, options: dict[str, Any]) -> str:
+    """The Python that makes the same weights and a loss with them."""
+    usual = {"power": 1.0, "beta": None, "cap": None, "normalize": None, "missing": "raise"}
+    given = "".join(f", {name}={value!r}" for name, value in options.items() if value != usual[name])
+    return (
+        "import steelyard.nn\n"
+        "from steelyard.counts import count_classes\n"
+        "from steelyard.weights import class_weights\n\n"
+        f"counts = count_classes({source!r}, {target!r})  # better: of the training rows only\n"
+        f"loss = steelyard.nn.CrossEntropyLoss(weight=class_weights(counts, {scheme!r}{given}))"
+    )
+
+
+def weights(table: dict[str, Any], code: str, scheme: str) -> None:
+    """Print the weights."""
+    console = _console()
+    grid = _table("class", "rows", f"weight ({scheme})", "share of all weight")
+    for row in table["classes"]:
+        grid.add_row(
+            escape(str(row["label"])), f"{row['count']:,}", f"{row['weight']:,.6g}", f"{row['share_of_weight']:.1%}"
+        )  # fmt: skip
+    console.print(grid)
+    console.print(
+        f"\nEffective sample size {table['effective_sample_size']:,.0f} rows, {table['effective_share']:.0%} of all: "
+        "so many equally weighted rows would be as noisy.\n"
+        "Weighted training bends the probabilities; divide the softmax by the weights and renormalise to undo it.\n"
+    )
+    console.print(escape(code), soft_wrap=True)
+
+
+def comparison(found: Comparison, written: Sequence[str]) -> None:
+    """Print the table, the recommendation, and the program or where it was written."""
+    console, scores, ratio = _console(), found.scores, found.test_ratio
+    chosen, advice = found.settings.metric, found.recommendation
+    side = [m for m in ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier") if m != chosen]
+    metric = METRICS[chosen]
+    names = ["", "remedy", metric.label, "difference (95% interval)", *(METRICS[m].label for m in side)]
+    table = _table(*names, left=2, whole=(0, 1, 3))
+    for outcome in found.outcomes:
+        name = outcome.strategy.name
+        own, change = scores[name], None
+        if name != "none":
+            change = own.difference(scores["none"], chosen, ratio)
+        interval = "" if change is None else f" ({change.low:+.3f} to {change.high:+.3f})".replace("-", "−")
+        number = change_text(chosen, change).split(" ")[0]
+        colour = COLOURS[verdict(chosen, change)]
+        cells = [f"{own.interval(m, ratio).mean:.3f}" for m in (chosen, *side)]
+        cells.insert(1, f"[{colour}]{number}{interval}[/]")
+        best = name == advice.strategy
+        table.add_row("→" if best else "", escape(outcome.strategy.label), *cells, style="bold" if best else "")
+    base = found.baselines
+    table.add_row("", "class shares alone", f"{base[chosen]:.3f}", "", *(f"{base[m]:.3f}" for m in side), style="dim")
+    console.print(
+        f"\n[bold]{escape(found.table.name)}[/], target [bold]{escape(found.table.target_name)}[/]: "
+        f"{len(found.table.target):,} rows, {len(found.outcomes[0].scores)} splits\n"
+    )
+    console.print(table)
+    console.print(f"\n[bold]{escape(advice.headline)}[/]")
+    _bullets(console, advice.reasons)
+    if advice.costs:
+        console.print("It costs:")
+        _bullets(console, [cost.replace("`", "") for cost in advice.costs])
+    if found.table.notes:
+        console.print("About the data:")
+        _bullets(console, found.table.notes)
+    console.print()
+    if written:
+        for path in written:
+            console.print(escape(path), soft_wrap=True)
+    else:
+        console.print(escape(found.python), soft_wrap=True)
