@@ -140,7 +140,8 @@ def binary_cross_entropy(
             )
     v = element_values(name, "weight", weight, input)
     dtype = ops.accumulation_dtype(input.dtype)
-    loss = _clamped_loss(input.to(dtype), target.to(dtype))
+    # Of at least one axis: torch.func.jvp makes the float32 tangent of a 0-d tensor over a Python number float64.
+    loss = _clamped_loss(torch.atleast_1d(input.to(dtype)), torch.atleast_1d(target.to(dtype))).reshape(input.shape)
     if v is not None:
         loss = loss * v
     divisor: Tensor | float = 1.0

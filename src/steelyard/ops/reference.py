@@ -227,7 +227,7 @@ def sigmoid_loss(
         clipped, easy = _clipped(z, clip)
         negative = (-torch.log1p(-clipped) * clipped.pow(gamma_neg)).masked_fill(easy, 0.0)
     loss = _balanced(t * positive, (1.0 - t) * negative, weight, pos_weight, neg_weight)
-    return loss if kept is None else loss.masked_fill(~kept, 0.0)
+    return (loss if kept is None else loss.masked_fill(~kept, 0.0)).reshape(input.shape)
 
 
 def sigmoid_loss_backward(
@@ -265,16 +265,19 @@ def sigmoid_loss_backward(
     result = grad * _balanced(t * positive, (1.0 - t) * negative, weight, pos_weight, neg_weight)
     if kept is not None:
         result = result.masked_fill(~kept, 0.0)
-    return result.to(input.dtype)
+    return result.to(input.dtype).reshape(input.shape)
 
 
 def _elements(input: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits and targets in the accumulation dtype, and the elements kept; zeros stand in for ignored ones."""
-    z = input.to(accumulation_dtype(input.dtype))
-    t = target.to(z.dtype)
+    """Logits and targets in the accumulation dtype, and the elements kept; zeros stand in for ignored ones.
+
+    All of at least one axis: torch.func.jvp makes the float32 tangent of a 0-d tensor times a Python number float64.
+    """
+    z = torch.atleast_1d(input.to(accumulation_dtype(input.dtype)))
+    t = torch.atleast_1d(target.to(z.dtype))
     if ignore_index is None:
         return z, t, None
-    kept = target != ignore_index
+    kept = torch.atleast_1d(target != ignore_index)
     return z.masked_fill(~kept, 0.0), t.masked_fill(~kept, 0.0), kept
 
 
