@@ -1,5 +1,25 @@
-"""Steelyard: classification on imbalanced data in PyTorch."""
+"""Steelyard: classification on imbalanced data in PyTorch.
 
+A steelyard is the balance on which a small sliding weight holds a load many times heavier. The library does that for
+classes: it trains classifiers on imbalanced data.
+
+``steelyard.nn`` and ``steelyard.functional`` stand in for PyTorch's modules and functions of the same names.
+"""
+
+from steelyard import functional, information, nn
 from steelyard._version import __version__
+from steelyard.counts import ClassCounts, count_classes, imbalance_ratio
+from steelyard.weights import class_weights, pos_weight, sample_weights
 
-__all__ = ["__version__"]
+__all__ = [
+    "ClassCounts",
+    "__version__",
+    "class_weights",
+    "count_classes",
+    "functional",
+    "imbalance_ratio",
+    "information",
+    "nn",
+    "pos_weight",
+    "sample_weights",
+]
