@@ -10,9 +10,10 @@ from torch import Tensor
 from steelyard._errors import refuse
 from steelyard._values import readable
 from steelyard.counts import as_class_counts
-from steelyard.functional._check import check_input, number
+from steelyard.functional._check import check_input, number, result_dtype
 from steelyard.functional._family import softmax_family
 from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.ops import accumulation_dtype
 
 __all__ = [
     "ShiftedOptions",
@@ -264,7 +265,9 @@ def ldam_loss(
     if factor == 0.0:
         refuse(name, "scale", "> 0", repr(scale))
     margins = ldam_margins(name, counts, number(name, "max_margin", max_margin, 0.0, float("inf")), input)
-    return softmax_family(name, input * factor, target, margin=margins * factor, **options)
+    # In the accumulation dtype: half precision would round the scaled logits, and fp16 overflow at 65504.
+    scaled = input.to(accumulation_dtype(input.dtype)) * factor
+    return softmax_family(name, scaled, target, margin=margins * factor, **options).to(result_dtype(input))
 
 
 # ------------------------------------------------------------------------------------------ class statistics → settings
