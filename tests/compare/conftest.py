@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+
+from steelyard.compare import Comparison, compare
+from steelyard.compare.train import quiet_threads
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """The models are tiny: threads would only wait for each other."""
+    with quiet_threads(1):
+        yield
 
 
 def make_frame(rows: int = 400, seed: int = 0) -> pl.DataFrame:
@@ -47,3 +58,9 @@ def parquet(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("data") / "small.parquet"
     frame.write_parquet(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def comparison(parquet: Path) -> Comparison:
+    """Every remedy, as quickly as it goes."""
+    return compare(parquet, "kind", folds=3, repeats=2, epochs=3, seed=1)

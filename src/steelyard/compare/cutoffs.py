@@ -107,7 +107,8 @@ def _best_cut(
     scores = score_counts(metric, gained.cumsum(axis=0), moved.cumsum(axis=0), counts)
 
     edges = np.concatenate([[needed[0] / 4], needed, [needed[-1] * 4]])
-    open_cut = np.concatenate([[True], needed[1:] > needed[:-1], [True]])  # rows that tie move together
+    # Rows that tie, or differ by rounding alone, move together: no multiplier would tell them apart again.
+    open_cut = np.concatenate([[True], needed[1:] > needed[:-1] * (1 + 1e-9), [True]])
     scores = np.where(open_cut, scores, -1.0)
     step = int(scores.argmax())
     return float(np.sqrt(edges[step]) * np.sqrt(edges[step + 1])), float(scores[step])

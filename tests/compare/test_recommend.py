@@ -1,0 +1,124 @@
+"""The recommendation on results made by hand: helps, does not help, all worse, costs elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steelyard.compare import STRATEGIES
+from steelyard.compare.recommend import Recommendation, Scores, recommend
+
+NOISE = np.array([-0.01, 0.0, 0.01, 0.005, -0.005])
+"""Varies from split to split; added to every remedy, it cancels in pairs."""
+
+
+def result(name: str, jitter: float = 0.0, **means: float) -> Scores:
+    own = jitter * np.array([1, -1, 1, -1, 0])
+    return Scores(name, {m: (v + NOISE + own).tolist() for m, v in means.items()}, np.tile([0.9, 0.1], (5, 1)))
+
+
+def judge(*results: Scores, metric: str = "balanced_accuracy") -> Recommendation:
+    return recommend(results, metric, test_ratio=0.25)
+
+
+def test_the_best_of_those_that_help() -> None:
+    advice = judge(
+        result("none", balanced_accuracy=0.5),
+        result("threshold", jitter=0.001, balanced_accuracy=0.6),
+        result("weights", jitter=0.001, balanced_accuracy=0.7),
+        result("focal", jitter=0.001, balanced_accuracy=0.4),
+    )
+    assert (advice.strategy, advice.helps) == ("weights", True)
+    assert advice.headline == "Use class weights."
+    assert "from 0.500 to 0.700: +0.200" in advice.reasons[0]
+    assert advice.as_good == []
+
+
+def test_the_highest_mean_loses_to_one_that_is_sure() -> None:
+    advice = judge(
+        result("none", balanced_accuracy=0.5),
+        result("threshold", jitter=0.001, balanced_accuracy=0.55),
+        result("weights", jitter=0.2, balanced_accuracy=0.6),  # more on average, and all over the place
+    )
+    assert advice.strategy == "threshold"
+
+
+def test_nothing_helps_when_every_interval_holds_zero() -> None:
+    advice = judge(
+        result("none", balanced_accuracy=0.5),
+        result("weights", jitter=0.1, balanced_accuracy=0.52),
+        result("focal", jitter=0.1, balanced_accuracy=0.49),
+    )
+    assert (advice.strategy, advice.helps) == ("none", False)
+    assert advice.headline.startswith("Do nothing")
+    assert "class weights: +0.020" in advice.reasons[1]
+    assert "includes zero" in advice.reasons[1]
+
+
+def test_nothing_helps_when_all_are_surely_worse() -> None:
+    advice = judge(
+        result("none", balanced_accuracy=0.5),
+        result("weights", jitter=0.001, balanced_accuracy=0.3),
+        result("focal", jitter=0.001, balanced_accuracy=0.4),
+    )
+    assert advice.strategy == "none"
+    assert "Not even the nearest, focal loss, γ = 2" in advice.reasons[1]
+    assert "−0.100" in advice.reasons[1]
+
+
+def test_less_is_better_for_a_loss() -> None:
+    results = [
+        result("none", log_loss=0.5),
+        result("weights", jitter=0.001, log_loss=0.7),
+        result("focal", jitter=0.001, log_loss=0.4),
+    ]
+    assert judge(*results, metric="log_loss").strategy == "focal"
+    assert judge(*results[:2], metric="log_loss").strategy == "none"
+
+
+def test_costs_elsewhere_are_named_and_gains_are_not() -> None:
+    advice = judge(
+        result("none", balanced_accuracy=0.5, log_loss=0.3, log_loss_undone=0.3, macro_f1=0.4, brier=0.2),
+        result(
+            "weights", jitter=0.001, balanced_accuracy=0.6, log_loss=0.5, log_loss_undone=0.31, macro_f1=0.5, brier=0.2
+        ),
+    )
+    text = " ".join(advice.costs)
+    assert "Log loss rises from 0.300 to 0.500: +0.200" in text
+    assert "acro-F1" not in text
+    assert "Brier" not in text
+    assert "bent" in advice.costs[-1]
+    assert "`(logits - loss.weight.log()).softmax(1)` gives that back (log loss 0.310)" in advice.costs[-1]
+
+
+def test_a_remedy_that_leaves_probabilities_alone_costs_none_of_them() -> None:
+    same = {"log_loss": 0.3, "log_loss_undone": 0.3}
+    nothing = result("none", balanced_accuracy=0.5, **same)
+    tuned = result("threshold", balanced_accuracy=0.6, **same)
+    assert judge(nothing, tuned).costs == []
+
+
+def test_remedies_that_cannot_be_told_apart_are_named_and_the_unbent_one_is_pointed_out() -> None:
+    advice = judge(
+        result("none", balanced_accuracy=0.5),
+        result("threshold", jitter=0.01, balanced_accuracy=0.595),
+        result("weights", balanced_accuracy=0.6),
+        result("sampling", jitter=0.001, balanced_accuracy=0.55),  # helps, and is surely less good
+    )
+    assert advice.strategy == "weights"
+    assert advice.as_good == ["threshold"]
+    assert advice.reasons[-1] == (
+        "If you need the probabilities as well, take do nothing + tuned cut-offs: it leaves them as they are."
+    )
+
+
+def test_recall_that_moves_is_told() -> None:
+    before = Scores("none", {"balanced_accuracy": [0.5, 0.51, 0.52]}, np.tile([0.95, 0.05], (3, 1)))
+    after = Scores("weights", {"balanced_accuracy": [0.7, 0.72, 0.71]}, np.tile([0.8, 0.6], (3, 1)))
+    advice = recommend([before, after], "balanced_accuracy", 0.25, ["well", "ill"])
+    assert advice.reasons[1] == "Recall of 'ill' goes from 5% to 60%; recall of 'well' goes from 95% to 80%."
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_has_advice(name: str) -> None:
+    assert STRATEGIES[name].advice.endswith(".")

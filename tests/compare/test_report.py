@@ -1,0 +1,150 @@
+"""The files of a report: complete or absent, self-contained, and with everything in them that was promised."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from steelyard.compare import METRICS, STRATEGIES, Comparison, InputError, compare
+from steelyard.compare import report as report_module
+from steelyard.compare.evaluate import Interval
+from steelyard.compare.report import change_text, check_folder, render, shade, verdict, write_together
+
+
+@pytest.fixture(scope="module")
+def html(comparison: Comparison) -> str:
+    return render(comparison)
+
+
+def test_nothing_is_loaded_from_anywhere(html: str) -> None:
+    assert not re.search(r"https?:|//\w|<script|<link|<img|@import|url\((?!#)", html)
+    assert all(target.startswith("#") for target in re.findall(r'(?:href|src)="([^"]*)"', html))
+
+
+class Checker(HTMLParser):
+    """Notes unbalanced tags and repeated ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_html_is_well_formed(html: str) -> None:
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    definitions = [i for i in checker.ids if re.match(r"[mpi][0-9a-f]{6}|DejaVu", i)]
+    drawn = [re.findall(r'id="(m[0-9a-f]+|p[0-9a-f]+)"', svg) for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
+    assert len(drawn) == 3
+    assert definitions
+    assert not set(drawn[0]) & set(drawn[1]) | set(drawn[1]) & set(drawn[2]) | set(drawn[0]) & set(drawn[2])
+
+
+def test_it_holds_what_was_promised(html: str, comparison: Comparison) -> None:
+    for strategy in STRATEGIES.values():
+        assert strategy.label in html
+    for metric in METRICS.values():
+        assert metric.label in html
+    assert comparison.recommendation.headline in html
+    assert html.count("recommended</span>") == 1
+    assert 'aria-label="balanced accuracy of each remedy' in html
+    assert "Nadeau and Bengio" in html
+    assert "make_splits(table.target" in html
+    assert re.search(r"torch \d", html)
+    for name, count in zip(comparison.table.words, comparison.table.counts, strict=True):
+        assert re.search(rf'<th scope="row">{name}</th><th>{count}</th>', html)
+
+
+def test_names_in_the_data_cannot_become_markup() -> None:
+    frame = pl.DataFrame({"<b>x</b>": [float(i % 7 + i) for i in range(60)], "y": ["<i>a</i>"] * 45 + ["$b_"] * 15})
+    text = render(compare(frame, "y", folds=3, repeats=1, epochs=1, strategies=[]))
+    assert "<i>a</i>" not in text
+    assert "<b>x</b>" not in text
+    assert "&lt;i&gt;a&lt;/i&gt;" in text
+
+
+def test_save_writes_three_files_that_agree(comparison: Comparison, tmp_path: Path) -> None:
+    written = comparison.save(tmp_path / "deep" / "report")
+    assert [Path(p).name for p in written] == ["report.html", "report.json", "recommended.py"]
+    assert json.loads(Path(written[1]).read_text(encoding="utf-8")) == json.loads(json.dumps(comparison.to_dict()))
+    assert Path(written[2]).read_text(encoding="utf-8") == comparison.python
+    assert sorted(p.name for p in (tmp_path / "deep" / "report").iterdir()) == [
+        "recommended.py",
+        "report.html",
+        "report.json",
+    ]
+    first = Path(written[0]).read_bytes()
+    comparison.save(tmp_path / "deep" / "report")
+    assert Path(written[0]).read_bytes() == first
+
+
+@pytest.mark.parametrize("fail_at", [0, 1])
+def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "one").write_text("before")
+    calls = iter(range(9))
+    real = report_module.os.fdopen
+
+    def fdopen(*args: object, **options: object) -> object:
+        if next(calls) == fail_at:
+            raise KeyboardInterrupt
+        return real(*args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(report_module.os, "fdopen", fdopen)
+    with pytest.raises(KeyboardInterrupt):
+        write_together(tmp_path / "old", {"one": "after", "two": "after"})
+    assert [p.name for p in (tmp_path / "old").iterdir()] == ["one"]
+    assert (tmp_path / "old" / "one").read_text() == "before"
+    calls = iter(range(9))
+    with pytest.raises(KeyboardInterrupt):
+        write_together(tmp_path / "new" / "deeper", {"one": "after", "two": "after"})
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_folder_that_cannot_be_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"'output' must be a folder; got .*file, which is a file"):
+        check_folder(tmp_path / "file" / "report")
+    check_folder(tmp_path / "to" / "come")
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(report_module, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'steelyard\[report\]'"):
+        check_folder(tmp_path)
+
+
+def test_verdicts() -> None:
+    up, down, open_ = Interval(1, 0.5, 1.5), Interval(-1, -1.5, -0.5), Interval(0.1, -0.5, 0.7)
+    assert [verdict("accuracy", i) for i in (up, down, open_, None)] == ["better", "worse", "", ""]
+    assert [verdict("log_loss", i) for i in (up, down, open_)] == ["worse", "better", ""]
+    assert [change_text("accuracy", i) for i in (up, down, open_, None)] == [
+        "+1.000 better",
+        "−1.000 worse",
+        "+0.100",
+        "",
+    ]
+    assert change_text("accuracy", Interval(-1e-9, -1, 1)) == "0.000"
+
+
+def test_shades_go_from_light_to_dark() -> None:
+    assert shade(0.0) == "#f5f8fc"
+    assert shade(1.0) == "#08518c"
