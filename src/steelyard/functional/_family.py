@@ -53,6 +53,8 @@ def softmax_family(
         raise TypeError(f"{name}() got an unexpected keyword argument {next(iter(unknown))!r}")
     check_input(name, input)
     soft = check_index_or_distribution(name, input, target)
+    if not soft:
+        target = target.long()  # compared in uint8, 156 is −100; in int8, no label is below 200 classes
     check_reduction(name, reduction, denominator, empty)
     ignored = integer(name, "ignore_index", ignore_index)
     if soft and ignored >= 0:
@@ -167,6 +169,8 @@ def sigmoid_family(
     same_shape(name, input, target)
     check_reduction(name, reduction, denominator, empty)
     ignored = None if ignore_index is None else integer(name, "ignore_index", ignore_index)
+    if ignored is not None and not target.is_floating_point():
+        target = target.long()  # compared in uint8, 255 is −1
     if ignored in (0, 1):
         refuse(name, "ignore_index", "other than the targets 0 and 1", repr(ignored))
     v = element_values(name, "weight", weight, input)
