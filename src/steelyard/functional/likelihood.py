@@ -72,6 +72,7 @@ def nll_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_input(name, input, "log-probabilities")
     check_index_or_distribution(name, input, target, distribution=False)
+    target = target.long()  # compared in uint8, 156 is −100
     check_reduction(name, reduction, denominator, empty)
     ignored = integer(name, "ignore_index", ignore_index)
     w = class_values(name, "weight", weight, input)
@@ -163,6 +164,7 @@ def _picked(
     outside = (target < 0) | (target >= input.shape[dim])
     y = target.masked_fill(~kept | outside, 0).long()
     loss = -input.gather(dim, y.unsqueeze(dim)).squeeze(dim).to(ops.accumulation_dtype(input.dtype))
+    loss = loss.masked_fill(~kept, 0.0)  # before the weights, whose gradient an inf here would make NaN
     if weight is not None:
         loss = loss * weight[y]
     if sample_weight is not None:
