@@ -72,6 +72,7 @@ def softmax_loss(
     dim = class_dim(input)
     a, q, y, kept = _shifted(input, target, offset, margin, ignore_index)
     log_s = a.log_softmax(dim)
+    maximum, log_sum = a.detach().amax(dim), -log_s.detach().amax(dim)
     if y is not None and smoothing == 0.0:
         # Only the target's own term is left. Picking it leaves the other classes out even where log s is −inf.
         loss = _focused(log_s.gather(dim, y.unsqueeze(dim)).squeeze(dim), gamma)
@@ -87,7 +88,7 @@ def softmax_loss(
     if kept is not None:
         loss = loss.masked_fill(~kept, 0.0)
         loss = loss.masked_fill(kept & _outside(target, input.shape[dim]), torch.nan)
-    return loss, a.detach().amax(dim), -log_s.detach().amax(dim)
+    return loss, maximum, log_sum
 
 
 def softmax_loss_backward(
