@@ -138,6 +138,12 @@ def test_a_text_column_is_what_all_of_it_is(tmp_path: Path, text: str, classes: 
     assert set(map(type, counts.classes)) == set(map(type, classes))
 
 
+def test_spellings_of_one_number_count_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "y\n1\n +1\n2\n1\n")
+    assert count_classes(path, "y") == ClassCounts([1, 2], [3, 1])
+    assert count_classes(write(path, "y\n1\n1.0\n1e0\n"), "y") == ClassCounts([1.0], [3])
+
+
 def test_the_first_rows_do_not_decide_for_the_rest(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "y\n" + "1\n" * 20_000 + "x\n")
     assert count_classes(path, "y") == ClassCounts(["1", "x"], [20_000, 1])

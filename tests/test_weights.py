@@ -61,11 +61,12 @@ def test_log_stays_within_its_published_bounds() -> None:
 
 
 def test_effective_number_keeps_its_digits() -> None:
-    # For n = 1 it is 1 whatever beta is. Written as (1−β)/(1−βⁿ), the last case would be wrong in the fifth digit.
+    # For n = 1 it is 1 whatever beta is. Written as (1−β)/(1−βⁿ), the last line would be wrong in the second digit.
     for beta in (0.0, 0.9, 0.9999, 1 - 1e-12):
         assert class_weights([1, 1], "effective_number", beta=beta).tolist() == [1.0, 1.0]
     close(class_weights([1, 3], "effective_number", beta=0.5), [1.0, 0.5 / (1 - 0.125)])
     close(class_weights([10, 1000], "effective_number", beta=1 - 1e-12), [0.1, 0.001])
+    close(class_weights([10**15, 7, 3], "effective_number"), [1e-15 / (1 - math.exp(-1)), 1 / 7, 1 / 3])
 
 
 def test_effective_number_without_beta_takes_the_total() -> None:
@@ -175,7 +176,8 @@ def test_cap_lowers_the_large_weights_and_says_so() -> None:
 
 def test_cap_that_is_not_reached_is_silent() -> None:
     assert class_weights([100, 10], cap=10).tolist() == [1.0, 10.0]
-    assert class_weights([49, 7], "sqrt_inverse", cap=7**0.5).shape == (2,)  # equal but for rounding
+    for n in range(1, 100):  # equal but for rounding
+        assert class_weights([3 * n, 3], "sqrt_inverse", cap=n**0.5).shape == (2,)
 
 
 def test_cap_is_about_weights_that_are_not_zero() -> None:
@@ -405,6 +407,7 @@ BAD = {
             (True, TypeError, "a number"),
             (1e9, ValueError, "such that all weights fit into float64"),
             (100.0, ValueError, "such that all weights fit into float32"),
+            (-math.inf, ValueError, "in "),
         ],
         "beta": [
             (1.0, ValueError, r"in \[0, 1\)"),
@@ -469,6 +472,16 @@ def test_bad_arguments(function) -> None:
                 function(**(GOOD[function] | {argument: value}))
             assert str(caught.value).startswith(f"{function.__name__}: '{argument}' must be "), caught.value
             assert "\n" not in str(caught.value)
+
+
+def test_weights_that_vanish_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"such that all weights fit into float32; got weights that do not. Lower power"
+    ):
+        class_weights([10, 10**6], "inverse", power=10)
+    with pytest.raises(ValueError, match="such that all weights fit into float64"):
+        class_weights([10, 10**6], "inverse", power=60)
+    close(class_weights([10, 10**6], "inverse", power=6, normalize="max"), [1.0, 1e-30])
 
 
 def test_string_labels_need_a_mapping() -> None:

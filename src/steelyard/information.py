@@ -72,7 +72,7 @@ def entropy(p: Tensor, dim: int = -1) -> Tensor:
     _check_probabilities("entropy", "p", p)
     _check_dim("entropy", p, dim)
     wide = _wide(p)
-    return (wide * (0.0 - _log_where_used(wide, wide))).sum(dim).to(p.dtype)
+    return (-wide * _log_where_used(wide, wide)).sum(dim).to(p.dtype)
 
 
 def kl_divergence(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
@@ -130,7 +130,7 @@ def cross_entropy(p: Tensor, q: Tensor, dim: int = -1) -> Tensor:
     _check_pair("cross_entropy", p, q, dim)
     dtype = torch.promote_types(p.dtype, q.dtype)
     p, q = _wide(p.to(dtype)), _wide(q.to(dtype))
-    return (p * (0.0 - _log_where_used(q, p))).sum(dim).to(dtype)
+    return (-p * _log_where_used(q, p)).sum(dim).to(dtype)
 
 
 def _wide(p: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def _scheme_weights(
 
 
 def _effective_number(n: Tensor, beta: float | None) -> Tensor:
-    """(1−β)/(1−βⁿ), through expm1 and log1p because 1−βⁿ loses all its digits for small n and β near 1."""
+    """(1−β)/(1−βⁿ), through expm1 and log1p: with β = (N−1)/N, 1 − β keeps no digits for large N."""
     gap = 1 / n.sum() if beta is None else torch.tensor(1 - beta, dtype=n.dtype)
     return gap / -torch.expm1(n * torch.log1p(-gap))
 
