@@ -107,7 +107,8 @@ def label_mass(
         mass = kept.to(ops.accumulation_dtype(input.dtype))
     else:
         # A label out of range has made the loss raise or NaN by now; the clamp only keeps the look-up inside.
-        mass = weight[target.masked_fill(~kept, 0).clamp(0, classes - 1).long()].masked_fill(~kept, 0.0)
+        y = target.masked_fill(~kept, 0).clamp(0, classes - 1).long()
+        mass = ops.of_class(weight, y).masked_fill(~kept, 0.0)
     return mass if sample_weight is None else mass * sample_weight
 
 

@@ -166,7 +166,7 @@ def _picked(
     loss = -input.gather(dim, y.unsqueeze(dim)).squeeze(dim).to(ops.accumulation_dtype(input.dtype))
     loss = loss.masked_fill(~kept, 0.0)  # before the weights, whose gradient an inf here would make NaN
     if weight is not None:
-        loss = loss * weight[y]
+        loss = loss * ops.of_class(weight, y)
     if sample_weight is not None:
         loss = loss * sample_weight
     return loss.masked_fill(~kept, 0.0).masked_fill(kept & outside, torch.nan)

@@ -18,13 +18,14 @@ row (element) in the accumulation dtype: reductions and denominators belong to :
 
 from steelyard.ops import reference
 from steelyard.ops.library import LabelError, check_labels, sigmoid_loss, softmax_loss
-from steelyard.ops.reference import accumulation_dtype, class_dim, per_class
+from steelyard.ops.reference import accumulation_dtype, class_dim, of_class, per_class
 
 __all__ = [
     "LabelError",
     "accumulation_dtype",
     "check_labels",
     "class_dim",
+    "of_class",
     "per_class",
     "reference",
     "sigmoid_loss",

@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 __all__ = [
     "accumulation_dtype",
     "class_dim",
+    "of_class",
     "per_class",
     "sigmoid_loss",
     "sigmoid_loss_backward",
@@ -37,6 +38,11 @@ def class_dim(input: Tensor) -> int:
 def per_class(values: Tensor, input: Tensor) -> Tensor:
     """``(C,)`` values laid along the class axis of ``input``, to broadcast against it."""
     return values.reshape([-1] + [1] * (input.dim() - 1 - class_dim(input)))
+
+
+def of_class(values: Tensor, y: Tensor) -> Tensor:
+    """``values[y]``, which torch.func.vmap refuses for one label per member of its batch."""
+    return values.index_select(0, y.reshape(-1)).reshape(y.shape)
 
 
 # ------------------------------------------------------------------------------------------------------------ softmax
@@ -77,7 +83,7 @@ def softmax_loss(
         # Only the target's own term is left. Picking it leaves the other classes out even where log s is −inf.
         loss = _focused(log_s.gather(dim, y.unsqueeze(dim)).squeeze(dim), gamma)
         if weight is not None:
-            loss = loss * weight[y]
+            loss = loss * of_class(weight, y)
     else:
         mass = _weighted_mass(log_s, q, y, weight, smoothing, smooth_by_target)
         # Mass of zero on a class that a mask of −inf rules out costs nothing: 0·∞ is 0 here.
