@@ -177,8 +177,8 @@ def class_weights(seed: Read) -> None:
 
 
 def sampling_weights(seed: Read) -> None:
-    # The shares of the example add up to 1.1, as they may where samples have several labels: no ClassCounts of one label
-    # each has them, so the weights come from the classes' own counts in 1000 samples.
+    # The shares of the example add up to 1.1, as those of several labels may, so no single-label ClassCounts has them:
+    # the weights come from the classes' own counts in 1000 samples.
     shares, samples = seed["class_share"], 1000
     weight = samples * steelyard.class_weights([round(share * samples) for share in shares], "inverse")
     near(steelyard.sample_weights(list(range(len(shares))), weight), seed["sampling_weight"])
