@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/sphinx-build -q -W docs site
 
 clean:
 	rm -rf $(VENV) site build dist demo .pytest_cache .hypothesis .mypy_cache .ruff_cache

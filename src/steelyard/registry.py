@@ -22,7 +22,8 @@ class LossEntry:
     """One loss.
 
     Attributes:
-        function: In :mod:`steelyard.functional`. module: In :mod:`steelyard.nn`.
+        function: In :mod:`steelyard.functional`.
+        module: In :mod:`steelyard.nn`.
         formula: ``"softmax"`` or ``"sigmoid"`` of :mod:`steelyard.ops`; ``"likelihood"`` for a loss on
             (log-)probabilities.
         input: What the first argument holds, and with it the valid values: ``"logits"`` and ``"features"`` any finite
@@ -31,7 +32,8 @@ class LossEntry:
             ``"elements"`` in [0, 1] in the shape of the input.
         counts: Whether class counts come after the target.
         setting: The parameters of the formula that make it this loss.
-        idea: What it does, in a few words. source: Where it comes from.
+        idea: What it does, in a few words.
+        source: Where it comes from.
         torch: The function of ``torch.nn.functional`` that it equals, if there is one.
     """
 

@@ -60,15 +60,15 @@ def class_weights(
 
     With counts n, total N and K classes that have samples, the weight of a class is, by ``scheme``:
 
-    ==================  ==========================  ===========================================================
-    ``inverse``         1/n                         tiny, and so is the step where the scale does not cancel
-    ``max_ratio``       max(n)/n                    1 for the largest class
-    ``balanced``        N/(K·n)                     scikit-learn's; a mean of 1 over the samples
-    ``sqrt_inverse``    1/√n                        a partial correction
-    ``effective_number`` (1−β)/(1−βⁿ)               between none (β = 0) and ``inverse`` (β → 1)
-    ``median_frequency`` median(f)/f, f = n/N       1 for the class in the middle
-    ``log``             1/ln(1.02 + n/N)            ENet's; between 1.42 and 50.5 whatever the data
-    ==================  ==========================  ===========================================================
+    ====================  ====================  ========================================================
+    ``inverse``           1/n                   tiny, and so is the step where the scale does not cancel
+    ``max_ratio``         max(n)/n              1 for the largest class
+    ``balanced``          N/(K·n)               scikit-learn's; a mean of 1 over the samples
+    ``sqrt_inverse``      1/√n                  a partial correction
+    ``effective_number``  (1−β)/(1−βⁿ)          between none (β = 0) and ``inverse`` (β → 1)
+    ``median_frequency``  median(f)/f, f = n/N  1 for the class in the middle
+    ``log``               1/ln(1.02 + n/N)      ENet's; between 1.42 and 50.5 whatever the data
+    ====================  ====================  ========================================================
 
     Then, in this order: ``power``, ``cap``, ``missing``, ``normalize``; all in float64, rounded to float32 once.
 

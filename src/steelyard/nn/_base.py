@@ -72,8 +72,9 @@ class WeightedLoss(Loss):
 
         Args:
             counts: Samples of each class, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
-            scheme: As for :func:`steelyard.class_weights`, as are ``power``, ``beta``, ``normalize``, ``cap``,
-            ``missing``. **options: Those, and the constructor's keywords.
+            scheme: As for :func:`steelyard.class_weights`, as are its ``power``, ``beta``, ``normalize``, ``cap``
+                and ``missing``.
+            **options: Those, and the constructor's keywords.
 
         Returns:
             The loss, its ``weight`` a float32 buffer ``(C,)``.

@@ -259,7 +259,8 @@ class LDAMLoss(_CountedSoftmaxLoss):
 
     Args:
         counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
-        max_margin: Margin of the rarest class, ≥ 0. scale: Factor on the logits, > 0.
+        max_margin: Margin of the rarest class, ≥ 0.
+        scale: Factor on the logits, > 0.
         weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
             :class:`CrossEntropyLoss`.
 
@@ -308,9 +309,11 @@ class LinearCrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
     """:func:`steelyard.functional.linear_cross_entropy` with the layer inside, as ``torch.nn.LinearCrossEntropyLoss``.
 
     Args:
-        in_features: Size of a sample. num_classes: C.
+        in_features: Size of a sample.
+        num_classes: C.
         out_features: ``(d1, ...)`` for logits ``(N, C, d1, ...)``.
-        bias: Whether the layer has one. device, dtype: Of the layer.
+        bias: Whether the layer has one.
+        device, dtype: Of the layer.
         reduction, weight, ignore_index, label_smoothing, options, logit_offset, denominator, empty: As for the
             function.
 
