@@ -59,7 +59,7 @@ def nll_loss(
             :func:`~steelyard.functional.cross_entropy`.
 
     Returns:
-        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast): a scalar, or the shape of the rows.
+        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of the rows.
 
     Raises:
         IndexError: a label outside ``[0, C)`` (on a GPU: NaN). TypeError, ValueError: dtypes, shapes, options.
@@ -114,7 +114,7 @@ def binary_cross_entropy(
             :func:`~steelyard.functional.binary_cross_entropy_with_logits`.
 
     Returns:
-        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast): a scalar, or the shape of ``input``.
+        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of ``input``.
 
     Raises:
         ValueError: a probability outside [0, 1]. TypeError, ValueError: dtypes, shapes, options.

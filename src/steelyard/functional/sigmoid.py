@@ -74,7 +74,7 @@ def binary_cross_entropy_with_logits(
         empty: What ``"mean"`` gives when that is 0, as for :func:`~steelyard.functional.cross_entropy`.
 
     Returns:
-        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast): a scalar, or the shape of ``input``.
+        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of ``input``.
 
     Raises:
         TypeError, ValueError: dtypes, shapes, options. Targets are not range-checked, as in PyTorch.
@@ -131,7 +131,7 @@ def sigmoid_focal_loss(
         Loss in nats, as :func:`binary_cross_entropy_with_logits`.
 
     Raises:
-        As :func:`binary_cross_entropy_with_logits`.
+        TypeError, ValueError: as :func:`binary_cross_entropy_with_logits`.
 
     Example:
         >>> sigmoid_focal_loss(torch.tensor([2.0, -2.0]), torch.tensor([1.0, 1.0]))
@@ -175,7 +175,7 @@ def asymmetric_loss(
         Loss in nats, as :func:`binary_cross_entropy_with_logits`.
 
     Raises:
-        As :func:`binary_cross_entropy_with_logits`.
+        TypeError, ValueError: as :func:`binary_cross_entropy_with_logits`.
 
     Example:
         >>> asymmetric_loss(torch.tensor([2.0, 2.0, -4.0]), torch.tensor([1, 0, 0]), reduction="none")

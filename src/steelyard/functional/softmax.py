@@ -100,7 +100,7 @@ def cross_entropy(
             ``"raise"`` (looks at the value, so it synchronises and cannot be compiled).
 
     Returns:
-        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast): a scalar, or the shape of the rows.
+        Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of the rows.
 
     Raises:
         IndexError: a label outside ``[0, C)`` (on a GPU: NaN). TypeError, ValueError: dtypes, shapes, options.
@@ -151,7 +151,7 @@ def focal_loss(
         Loss in nats, as :func:`cross_entropy`.
 
     Raises:
-        As :func:`cross_entropy`.
+        IndexError, TypeError, ValueError: as :func:`cross_entropy`.
 
     Example:
         >>> focal_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
