@@ -1,0 +1,280 @@
+"""The command: what it prints, where, with which exit code, and what it leaves behind."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from steelyard import __version__
+from steelyard.cli.app import app
+
+QUICK = ["--folds", "3", "--repeats", "1", "--epochs", "2"]
+FILES = ["recommended.py", "report.html", "report.json"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    y = np.r_[np.arange(20) % 2, rng.random(180) < 0.15].astype(int)
+    path = tmp_path_factory.mktemp("cli") / "small.csv"
+    frame = pl.DataFrame(
+        {"x": rng.normal(size=200) + y, "c": rng.choice(["u", "v"], 200), "y": np.array(["no", "yes"])[y]}
+    )
+    frame.write_csv(path)
+    return path
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def command(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "steelyard.cli", *(str(a) for a in args)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_version_and_help() -> None:
+    assert run("--version").output == f"steelyard {__version__}\n"
+    text = run("--help").output
+    assert all(word in text for word in ("inspect", "weights", "compare", "Exit code"))
+    for name in ("inspect", "weights", "compare"):
+        done = run(name, "--help")
+        assert done.exit_code == 0
+        assert "--target" in done.output
+
+
+def test_inspect(data: Path) -> None:
+    done = run("inspect", data, "--target", "y")
+    assert done.exit_code == 0
+    for words in ("small.csv: 200 rows, target y", "imbalance ratio", "enters as", "category", "Always answering 'no'"):
+        assert words in done.stdout
+    found = json.loads(run("inspect", data, "-t", "y", "--json", "--drop", "c").stdout)
+    assert set(found) == {
+        "data", "rows", "target", "classes", "imbalance_ratio", "majority_accuracy", "duplicates", "columns",
+        "observations",
+    }  # fmt: skip
+    assert [c["label"] for c in found["classes"]] == ["no", "yes"]
+    assert {c["name"]: c["role"] for c in found["columns"]} == {"x": "number", "c": "unused", "y": "target"}
+
+
+def test_weights_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    pl.DataFrame({"y": ["a"] * 90 + ["b"] * 10}).write_csv(path)
+    found = json.loads(run("weights", path, "--target", "y", "--scheme", "max_ratio", "--json").stdout)
+    assert [(c["label"], c["count"], c["weight"]) for c in found["classes"]] == [("a", 90, 1.0), ("b", 10, 9.0)]
+    assert [c["share_of_weight"] for c in found["classes"]] == [0.5, 0.5]
+    assert found["effective_sample_size"] == pytest.approx((90 + 90) ** 2 / (90 + 10 * 81))
+    assert found["effective_share"] == pytest.approx(0.36)
+    table = run("weights", path, "--target", "y", "--scheme", "max_ratio")
+    assert "Effective sample size 36 rows, 36% of all" in table.stdout
+
+
+def test_the_python_of_weights_runs_and_gives_the_same_weights(data: Path) -> None:
+    options = ["--scheme", "balanced", "--power", "0.5", "--normalize", "prior", "--cap", "2"]
+    done = run("weights", data, "--target", "y", *options, "--json")
+    found = json.loads(done.stdout)
+    assert "class_weights" not in done.stdout.split('"python"')[0]
+    assert "steelyard: note: " in done.stderr  # the cap changed a weight, and says so beside the JSON, not in it
+    space: dict[str, object] = {}
+    with pytest.warns(UserWarning, match="cap"):
+        exec(found["python"], space)
+    weight = space["loss"].weight  # type: ignore[attr-defined]
+    assert weight.tolist() == [c["weight"] for c in found["classes"]]
+    assert "power=0.5, cap=2.0, normalize='prior'" in found["python"]
+    assert found["python"] in run("weights", data, "--target", "y", *options).stdout
+
+
+def test_compare_writes_a_report(data: Path, tmp_path: Path) -> None:
+    done = run("compare", data, "--target", "y", *QUICK, "--output", tmp_path / "out", "--strategies", "weights, focal")
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
+    for words in ("do nothing + tuned cut-offs", "class weights", "focal loss", "class shares alone", "report.html"):
+        assert words in done.stdout
+    assert "weighted sampling" not in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [s["name"] for s in report["strategies"]] == ["none", "threshold", "weights", "focal"]
+    assert report["recommendation"]["headline"] in done.stdout
+
+
+def test_compare_without_a_folder_prints_the_python(data: Path) -> None:
+    done = run("compare", data, "--target", "y", *QUICK, "--strategies", "weights")
+    code = done.stdout[done.stdout.index("# small.csv, target") :]
+    ast.parse(code)
+    assert "make_splits" in code
+
+
+def test_options_reach_the_comparison(data: Path) -> None:
+    done = run(
+        "compare", data, "-t", "y", *QUICK, "--strategies", "weights", "--json", "--seed", "3", "--metric", "macro_f1",
+        "--drop", "c", "--split-duplicates",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0
+    settings = found["settings"]
+    assert (settings["seed"], settings["metric"], settings["folds"], settings["repeats"]) == (3, "macro_f1", 3, 1)
+    assert settings["recipe"]["epochs"] == 2
+    assert found["data"]["kept_together"] == "nothing: each row stands alone"
+    assert {c["name"]: c["role"] for c in found["data"]["columns"]} == {"x": "number", "c": "unused", "y": "target"}
+    other = json.loads(run("compare", data, "-t", "y", *QUICK, "--strategies", "", "--json", "--varies", "c").stdout)
+    assert other["data"]["kept_together"] == "rows with identical features (not counting 'c')"
+
+
+def test_quiet_prints_nothing(data: Path, tmp_path: Path) -> None:
+    done = command("compare", data, "--target", "y", *QUICK, "--quiet", "--output", tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_json_is_all_there_is_on_standard_output(data: Path) -> None:
+    done = command("compare", data, "--target", "y", *QUICK, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["format"] == 1
+
+
+BAD = {
+    "no such file": (["no.csv", "--target", "y"], "which does not exist"),
+    "a folder": ([".", "--target", "y"], "which is a folder"),
+    "empty": (["empty.csv", "--target", "y"], "empty.csv, which is empty"),
+    "unreadable": (["broken.parquet", "--target", "y"], "readable parquet file"),
+    "unknown kind": (["notes.txt", "--target", "y"], "must be a file ending in"),
+    "no such column": (["good.csv", "--target", "clas"], "got 'clas'. Did you mean 'class'?"),
+    "missing label": (["null.csv", "--target", "y"], "'y' with 1 missing, the first in row 2"),
+    "a number": (["number.csv", "--target", "y"], "looks like a number"),
+    "one class": (["good.csv", "--target", "one"], "at least two classes"),
+    "rare class": (["rare.csv", "--target", "y"], "got 2 for class 'b' (2 rows in all)"),
+    "no such metric": (["good.csv", "--target", "class", "--metric", "auc"], "'metric' must be one of"),
+    "no such strategy": (["good.csv", "--target", "class", "--strategies", "smote"], "'strategies' must be among"),
+    "too few folds": (
+        ["good.csv", "--target", "class", "--folds", "2"],
+        "'folds' must be a whole number of at least 3",
+    ),
+    "no such drop": (["good.csv", "--target", "class", "--drop", "q"], "'drop' must be a column"),
+    "no target": (["good.csv"], "--target"),
+    "no such option": (["good.csv", "--target", "class", "--banana"], "--banana"),
+}
+
+
+@pytest.fixture(scope="module")
+def mess(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mess")
+    x = [float(i) / 7 for i in range(300)]
+    pl.DataFrame({"x": x, "class": ["a", "b"] * 150, "one": ["a"] * 300}).write_csv(folder / "good.csv")
+    pl.DataFrame({"x": [1.0, 2.0, 3.0], "y": ["a", None, "b"]}).write_csv(folder / "null.csv")
+    pl.DataFrame({"x": x, "y": x}).write_csv(folder / "number.csv")
+    pl.DataFrame({"x": x, "y": ["a"] * 298 + ["b"] * 2}).write_csv(folder / "rare.csv")
+    (folder / "empty.csv").touch()
+    (folder / "broken.parquet").write_text("no parquet")
+    (folder / "notes.txt").write_text("x")
+    return folder
+
+
+@pytest.mark.parametrize(("args", "message"), BAD.values(), ids=BAD)
+def test_bad_input_exits_with_2_and_leaves_nothing(
+    args: list[str], message: str, mess: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mess)
+    before = sorted(mess.iterdir())
+    done = run("compare", *args, "--output", "out")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+    assert sorted(mess.iterdir()) == before
+    if done.stderr.startswith("steelyard: "):
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["no such file", "empty", "unreadable", "no such column", "missing label"])
+@pytest.mark.parametrize("what", ["inspect", "weights"])
+def test_the_other_commands_refuse_alike(name: str, what: str, mess: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mess)
+    done = run(what, *BAD[name][0])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("steelyard: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "options", [["--scheme", "banana"], ["--power", "-1"], ["--cap", "0"], ["--normalize", "x"], ["--beta", "2"]]
+)
+def test_bad_weight_options(options: list[str], data: Path) -> None:
+    done = run("weights", data, "--target", "y", *options)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("steelyard: class_weights: '")
+
+
+def test_an_output_that_is_a_file_is_refused_before_any_training(data: Path) -> None:
+    done = run("compare", data, "--target", "y", "--output", data)
+    assert done.exit_code == 2
+    assert "'output' must be a folder" in done.stderr
+
+
+def test_a_failure_on_the_way_exits_with_1(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steelyard.compare import run as run_module
+
+    def fails(*_: object, **__: object) -> None:
+        raise FloatingPointError("training diverged in epoch 1: the validation loss is nan")
+
+    monkeypatch.setattr(run_module, "fit", fails)
+    arguments = ["compare", data, "--target", "y", *QUICK, "--output", tmp_path / "out"]
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert done.stderr.strip().endswith(
+        "compare: 'none' on split 1: training diverged in epoch 1: the validation loss is nan."
+    )
+    assert not (tmp_path / "out").exists()
+    debug = run(*arguments, "--debug")
+    assert isinstance(debug.exception, RuntimeError)
+
+
+def test_a_missing_package_exits_with_2(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steelyard.compare import report
+
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    done = run("compare", data, "--target", "y", "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "pip install 'steelyard[report]'" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_interrupted_exits_with_1_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of the first training, as the terminal sends it."""
+    code = (
+        "import os, signal, sys; from steelyard.compare import run; from steelyard.cli import main\n"
+        "run.fit = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)\n"
+        "main()"
+    )
+    line = [sys.executable, "-c", code, "compare", str(data), "--target", "y", "--output", str(tmp_path / "out")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("steelyard: interrupted; nothing was written.")
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_steelyard_brings_no_command() -> None:
+    code = (
+        "import sys, steelyard; heavy = {'polars', 'sklearn', 'matplotlib', 'typer', 'rich', 'jinja2', 'narwhals',"
+        " 'steelyard.compare', 'steelyard.cli'} & set(sys.modules); print(sorted(heavy)); sys.exit(bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['typer'] = None; from steelyard.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'steelyard[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
