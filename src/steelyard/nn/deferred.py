@@ -53,6 +53,8 @@ class DeferredReweighting(nn.Module):
             refuse("DeferredReweighting", "start_epoch", "≥ 0", repr(start_epoch))
         self.late = copy.deepcopy(loss)
         self.early = copy.deepcopy(loss)
+        for name, layer in self.late.named_children():  # of a loss with a layer: one, trained early and late
+            setattr(self.early, name, layer)
         for name in names:
             setattr(self.early, name, None)
         self.epoch = 0
