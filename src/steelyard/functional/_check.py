@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 from steelyard._values import readable
 from steelyard.ops import LabelError, accumulation_dtype, class_dim
 
@@ -23,6 +23,7 @@ __all__ = [
     "integer",
     "number",
     "per_row",
+    "refuse_unless_finite",
     "result_dtype",
     "row_values",
     "same_shape",
@@ -32,7 +33,7 @@ __all__ = [
 def check_input(name: str, input: Any, meaning: str = "logits", *, classes: bool = True) -> None:
     """A floating-point tensor, with a class axis where ``classes`` are due."""
     if not isinstance(input, Tensor):
-        refuse(name, "input", f"a tensor of {meaning}", input, error=TypeError)
+        refuse(name, "input", f"a tensor of {meaning}", describe(input), error=TypeError)
     if not input.is_floating_point():
         refuse(name, "input", f"a floating-point tensor of {meaning}", input, error=TypeError)
     if classes and input.dim() == 0:
@@ -45,7 +46,7 @@ def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distri
     """Whether ``target`` is a distribution over the classes; if not, it is class indices of the right shape."""
     forms = "class indices (integers)" + (" or class probabilities (floats)" if distribution else "")
     if not isinstance(target, Tensor):
-        refuse(name, "target", f"a tensor of {forms}", target, error=TypeError)
+        refuse(name, "target", f"a tensor of {forms}", describe(target), error=TypeError)
     if target.device != input.device:
         refuse(name, "target", f"on the device of 'input', {input.device}", f"one on {target.device}")
     dim = class_dim(input)
@@ -95,13 +96,14 @@ def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -
         try:
             tensor = torch.as_tensor(values, device=input.device)
         except (TypeError, ValueError, RuntimeError):
-            refuse(name, argument, what, values, error=TypeError)
+            refuse(name, argument, what, describe(values), error=TypeError)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         refuse(name, argument, what, tensor, error=TypeError)
     return tensor.to(accumulation_dtype(input.dtype))
 
 
-def _refuse_unless_finite(name: str, argument: str, values: Tensor, *, minus_infinity: bool = False) -> None:
+def refuse_unless_finite(name: str, argument: str, values: Tensor, *, minus_infinity: bool = False) -> None:
+    """Finite numbers, where reading them costs nothing."""
     if not readable(values):
         return
     bad = values.isnan() | values.isposinf() if minus_infinity else ~values.isfinite()
@@ -121,7 +123,7 @@ def class_values(
     tensor = as_values(name, argument, values, input, f"numbers, one for each of the {classes} classes")
     if tensor.shape != (classes,):
         refuse(name, argument, f"of shape ({classes},), one number for each class", f"shape {tuple(tensor.shape)}")
-    _refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity)
+    refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity)
     return tensor
 
 
@@ -141,7 +143,7 @@ def row_values(name: str, argument: str, values: Any, input: Tensor) -> Tensor |
                 f"shape {tuple(tensor.shape)}",
             )
         tensor = tensor.reshape([-1] + [1] * (len(rows) - 1)).expand(rows)
-    _refuse_unless_finite(name, argument, tensor)
+    refuse_unless_finite(name, argument, tensor)
     return tensor
 
 
@@ -160,14 +162,14 @@ def element_values(name: str, argument: str, values: Any, input: Tensor) -> Tens
             f"broadcastable to the shape of 'input', {tuple(input.shape)}",
             f"shape {tuple(tensor.shape)}",
         )
-    _refuse_unless_finite(name, argument, tensor)
+    refuse_unless_finite(name, argument, tensor)
     return tensor
 
 
 def same_shape(name: str, input: Tensor, target: Any) -> None:
     """Targets of elements: the shape of ``input``, never broadcast."""
     if not isinstance(target, Tensor):
-        refuse(name, "target", "a tensor", target, error=TypeError)
+        refuse(name, "target", "a tensor", describe(target), error=TypeError)
     if target.is_complex():
         refuse(name, "target", "real", target, error=TypeError)
     if target.device != input.device:
@@ -189,7 +191,7 @@ def number(name: str, argument: str, value: Any, low: float, high: float, *, ope
     """A finite number in ``[low, high]``, or ``[low, high)``."""
     rule = f"a number in [{low:g}, {high:g}" + (")" if open_end or high == math.inf else "]")
     if isinstance(value, bool) or not isinstance(value, Real):
-        refuse(name, argument, rule, value, error=TypeError)
+        refuse(name, argument, rule, describe(value), error=TypeError)
     result = float(value)
     # Comparisons only: under torch.compile the number may be symbolic, and math.isinf takes none of those.
     if not low <= result <= high or result in (math.inf, -math.inf) or (open_end and result == high):
@@ -200,7 +202,7 @@ def number(name: str, argument: str, value: Any, low: float, high: float, *, ope
 def integer(name: str, argument: str, value: Any) -> int:
     """An integer, and no bool."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        refuse(name, argument, "an integer", value, error=TypeError)
+        refuse(name, argument, "an integer", describe(value), error=TypeError)
     return int(value)
 
 

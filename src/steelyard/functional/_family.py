@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +26,7 @@ from steelyard.functional._check import (
 )
 from steelyard.functional._reduce import Denominator, check_reduction, ordered_sum, reduce
 
-__all__ = ["SMOOTH_WEIGHT", "label_mass", "sigmoid_family", "softmax_family"]
+__all__ = ["SMOOTH_WEIGHT", "label_mass", "leave", "sigmoid_family", "softmax_family"]
 
 SMOOTH_WEIGHT = ("class", "target")
 
@@ -95,6 +96,13 @@ def softmax_family(
             else denominator
         )
     return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
+
+
+def leave(name: str, options: Mapping[str, Any], *own: str) -> None:
+    """Refuse the keywords that make the loss what it is; Python would name a function that the user never called."""
+    for keyword in own:
+        if keyword in options:
+            raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}")
 
 
 def label_mass(

@@ -61,7 +61,7 @@ def check_reduction(name: str, reduction: Any, denominator: Any, empty: Any) -> 
         if denominator not in DENOMINATORS:
             refuse(name, "denominator", given, repr(denominator))
     elif isinstance(denominator, Tensor):
-        if denominator.dim() != 0 or denominator.is_complex():
+        if denominator.dim() != 0 or denominator.is_complex() or denominator.dtype == torch.bool:
             refuse(name, "denominator", given, denominator, "Sum it up first: it is one number for the whole batch.")
         if readable(denominator):
             _check_number(name, given, float(denominator))

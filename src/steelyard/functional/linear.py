@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 from steelyard.functional._family import softmax_family
 from steelyard.functional._reduce import Denominator
 
-__all__ = ["linear_cross_entropy"]
+__all__ = ["check_options", "linear_cross_entropy"]
 
 
 def linear_cross_entropy(
@@ -61,11 +61,12 @@ def linear_cross_entropy(
         tensor(1.3133)
     """
     name = "linear_cross_entropy"
+    check_options(name, options)
     for argument, value in (("input", input), ("linear_weight", linear_weight), ("linear_bias", linear_bias)):
         if value is None and argument == "linear_bias":
             continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            refuse(name, argument, "a floating-point tensor", value, error=TypeError)
+            refuse(name, argument, "a floating-point tensor", describe(value), error=TypeError)
         if value.device != input.device:
             refuse(name, argument, f"on the device of 'input', {input.device}", f"one on {value.device}")
         if value.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
@@ -107,3 +108,9 @@ def linear_cross_entropy(
         denominator=denominator,
         empty=empty,
     )
+
+
+def check_options(name: str, options: Any) -> None:
+    """PyTorch's options, by the name of their class: older releases have none to compare with."""
+    if options is not None and type(options).__name__ != "LinearCrossEntropyOptions":
+        refuse(name, "options", "None or PyTorch's LinearCrossEntropyOptions", describe(options), error=TypeError)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from torch import Tensor
 
 from steelyard.functional._check import number
-from steelyard.functional._family import sigmoid_family
+from steelyard.functional._family import leave, sigmoid_family
 from steelyard.functional._reduce import Denominator, legacy_reduction
 
 __all__ = [
@@ -140,6 +140,7 @@ def sigmoid_focal_loss(
     Source: Lin et al., ICCV 2017, arXiv:1708.02002, eq. 5.
     """
     name = "sigmoid_focal_loss"
+    leave(name, options, "gamma_pos", "gamma_neg")
     focusing = number(name, "gamma", gamma, 0.0, float("inf"))
     if isinstance(alpha, int | float) and not isinstance(alpha, bool) and alpha < 0:
         alpha = None

@@ -10,10 +10,10 @@ from torch import Tensor
 from steelyard._errors import refuse
 from steelyard._values import readable
 from steelyard.counts import as_class_counts
-from steelyard.functional._check import check_input, number, result_dtype
-from steelyard.functional._family import softmax_family
+from steelyard.functional._check import check_index_or_distribution, check_input, number, result_dtype
+from steelyard.functional._family import leave, softmax_family
 from steelyard.functional._reduce import Denominator, legacy_reduction
-from steelyard.ops import accumulation_dtype
+from steelyard.ops import accumulation_dtype, class_dim
 
 __all__ = [
     "ShiftedOptions",
@@ -188,6 +188,7 @@ def balanced_softmax_loss(input: Tensor, target: Tensor, counts: Any, **options:
     Source: Ren et al., NeurIPS 2020, arXiv:2007.10740, eq. 4.
     """
     name = "balanced_softmax_loss"
+    leave(name, options, "logit_offset")
     return softmax_family(name, input, target, logit_offset=log_prior(name, counts, input), **options)
 
 
@@ -220,6 +221,7 @@ def logit_adjusted_loss(
     Source: Menon et al., ICLR 2021, arXiv:2007.07314, eq. 10.
     """
     name = "logit_adjusted_loss"
+    leave(name, options, "logit_offset")
     offset = log_prior(name, counts, input) * number(name, "tau", tau, 0.0, float("inf"))
     return softmax_family(name, input, target, logit_offset=offset, **options)
 
@@ -261,6 +263,9 @@ def ldam_loss(
     Source: Cao et al., NeurIPS 2019, arXiv:1906.07413, eq. 13; the scale from the authors' code.
     """
     name = "ldam_loss"
+    leave(name, options, "margin")
+    check_input(name, input)
+    check_index_or_distribution(name, input, target, distribution=False)
     factor = number(name, "scale", scale, 0.0, float("inf"))
     if factor == 0.0:
         refuse(name, "scale", "> 0", repr(scale))
@@ -276,11 +281,13 @@ def ldam_loss(
 def _positive_counts(name: str, counts: Any, input: Tensor) -> Tensor:
     """The counts beside ``input``, float64, refused if one is 0: its logarithm would be an infinite shift."""
     check_input(name, input)
-    if isinstance(counts, Tensor) and not readable(counts):
-        if counts.dim() != 1:
-            refuse(name, "counts", "of shape (C,)", counts)
-        return counts.detach().to(input.device, torch.float64)
-    values = as_class_counts(counts, function=name).counts
+    seen = not isinstance(counts, Tensor) or readable(counts)
+    values = as_class_counts(counts, function=name).counts if seen else counts.detach()
+    wanted = (input.shape[class_dim(input)],)
+    if values.shape != wanted:
+        refuse(name, "counts", f"of shape {wanted}, one for each class", f"shape {tuple(values.shape)}")
+    if not seen:
+        return values.to(input.device, torch.float64)
     if bool((values == 0).any()):
         classes = (values == 0).nonzero().flatten().tolist()
         refuse(
