@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steelyard import weights
-from steelyard._errors import refuse
+from steelyard._errors import describe, refuse
 from steelyard.counts import as_class_counts
 from steelyard.functional._reduce import Denominator, check_reduction
 
@@ -33,7 +33,12 @@ class Loss(nn.Module):
         self.reduction, self.denominator, self.empty = reduction, denominator, empty
 
     def _statistic(self, name: str, values: Any, *, per_class: bool = True, minus_infinity: bool = False) -> None:
-        self.register_buffer(name, statistic(type(self).__name__, name, values, per_class, minus_infinity))
+        tensor = statistic(type(self).__name__, name, values, per_class, minus_infinity)
+        for other in self.buffers(recurse=False):
+            if per_class and tensor is not None and tensor.shape != other.shape:
+                refuse(type(self).__name__, name, f"of shape {tuple(other.shape)}, one number for each class",
+                       f"shape {tuple(tensor.shape)}")  # fmt: skip
+        self.register_buffer(name, tensor)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool,
@@ -139,7 +144,7 @@ def statistic(name: str, argument: str, values: Any, per_class: bool, minus_infi
     try:
         tensor = torch.as_tensor(values).detach().clone()
     except (TypeError, ValueError, RuntimeError):
-        refuse(name, argument, "numbers", values, error=TypeError)
+        refuse(name, argument, "numbers", describe(values), error=TypeError)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         refuse(name, argument, "real numbers", tensor, error=TypeError)
     if not tensor.is_floating_point():

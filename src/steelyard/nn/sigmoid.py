@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steelyard import functional, weights
 from steelyard._errors import refuse
-from steelyard.functional._check import as_values, integer, number
+from steelyard.functional._check import as_values, check_input, element_values, integer, number, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, legacy_reduction
 from steelyard.nn._base import Loss
 
@@ -30,6 +30,8 @@ class _SigmoidLoss(Loss):
         self._statistic("pos_weight", pos_weight, per_class=False)
         self._keep(reduction, denominator, empty)
         self.ignore_index = None if ignore_index is None else integer(type(self).__name__, "ignore_index", ignore_index)
+        if self.ignore_index in (0, 1):
+            refuse(type(self).__name__, "ignore_index", "other than the targets 0 and 1", repr(ignore_index))
 
     @classmethod
     def from_counts(cls, counts: Any, **options: Any) -> Self:
@@ -66,13 +68,15 @@ def row_by_row(name: str, weight: Tensor | None, sample_weight: Any, input: Tens
     """The element weights of one call: the module's own times one for each row ``(N,)``, or for each element."""
     if sample_weight is None:
         return weight
-    rows = _rows_of(name, sample_weight, input)
-    return rows if weight is None else rows * weight
+    check_input(name, input, classes=False)
+    rows, elements = _rows_of(name, sample_weight, input), element_values(name, "weight", weight, input)
+    return rows if elements is None else rows * elements
 
 
 def _rows_of(name: str, sample_weight: Any, input: Tensor) -> Tensor:
     """Row weights shaped to broadcast against ``input`` from the left, since rows are counted there."""
     values = as_values(name, "sample_weight", sample_weight, input, "numbers, one for each row")
+    refuse_unless_finite(name, "sample_weight", values)
     if values.shape == input.shape:
         return values
     if values.dim() != 1 or values.shape != input.shape[:1]:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from steelyard import functional
-from steelyard._errors import choice, refuse
+from steelyard._errors import choice, describe, refuse
 from steelyard.functional._check import integer, number
 from steelyard.functional._family import SMOOTH_WEIGHT
 from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.functional.linear import check_options
 from steelyard.nn._base import WEIGHT_OPTIONS, CountedLoss, Loss, WeightedLoss
 
 __all__ = [
@@ -34,7 +35,7 @@ class _SoftmaxLoss(Loss):
     def _configure(
         self,
         weight: Any,
-        ignore_index: int | None,
+        ignore_index: int,
         reduction: str,
         label_smoothing: float,
         smooth_weight: str,
@@ -44,7 +45,7 @@ class _SoftmaxLoss(Loss):
         name = type(self).__name__
         self._statistic("weight", weight)
         self._keep(reduction, denominator, empty)
-        self.ignore_index = None if ignore_index is None else integer(name, "ignore_index", ignore_index)
+        self.ignore_index: int | None = integer(name, "ignore_index", ignore_index)
         self.label_smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
         choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
         self.smooth_weight = smooth_weight
@@ -348,7 +349,19 @@ class LinearCrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
         empty: Literal["nan", "zero", "raise"] = "nan",
     ) -> None:
         super().__init__()
-        self._configure(weight, ignore_index, reduction, label_smoothing, "class", denominator, empty)
+        name = "LinearCrossEntropyLoss"
+        check_options(name, options)
+        if not isinstance(out_features, tuple | list):
+            refuse(name, "out_features", "a tuple of sizes", describe(out_features), error=TypeError)
+        sizes = [("in_features", in_features), ("num_classes", num_classes)]
+        for argument, size in sizes + [("out_features", size) for size in out_features]:
+            if integer(name, argument, size) < 1:
+                refuse(name, argument, "≥ 1", repr(size))
+        if not isinstance(bias, bool):
+            refuse(name, "bias", "True or False", describe(bias), error=TypeError)
+        ignored = -100 if ignore_index is None else ignore_index
+        self._configure(weight, ignored, reduction, label_smoothing, "class", denominator, empty)
+        self.ignore_index = ignore_index
         self._statistic("logit_offset", logit_offset, minus_infinity=True)
         for argument in self.statistics:
             values = getattr(self, argument)
