@@ -404,7 +404,7 @@ def test_deferred_weights_keep_their_own_copy() -> None:
     loss = CrossEntropyLoss(weight=[1.0, 9.0])
     deferred = DeferredReweighting(loss, start_epoch=0)
     loss.weight.fill_(1.0)
-    assert deferred.late.weight.tolist() == [1.0, 9.0]
+    assert deferred.loss.weight.tolist() == [1.0, 9.0]
     assert loss.weight is not None, "the loss given is left as it was"
     assert "start_epoch=0, epoch=0" in repr(deferred)
 

@@ -27,6 +27,8 @@ class Loss(nn.Module):
     reduction: str
     denominator: Denominator
     empty: str
+    weights_on: bool = True
+    """Whether ``weight`` and ``pos_weight`` act; :class:`~steelyard.nn.DeferredReweighting` switches them on late."""
 
     def _keep(self, reduction: str, denominator: Any, empty: str) -> None:
         check_reduction(type(self).__name__, reduction, denominator, empty)
@@ -59,6 +61,10 @@ class Loss(nn.Module):
         """The settings that differ from nothing at all, and the statistics by their number of classes."""
         words = [f"{name}=<{getattr(self, name).numel()} classes>" for name in self.statistics if self._has(name)]
         return ", ".join(words + [f"{name}={getattr(self, name)!r}" for name in (*self.settings, "reduction")])
+
+    def _acting(self, weight: Tensor | None) -> Tensor | None:
+        """A weight as it acts on this call."""
+        return weight if self.weights_on else None
 
     def _has(self, name: str) -> bool:
         return getattr(self, name) is not None

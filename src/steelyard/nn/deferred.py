@@ -44,33 +44,27 @@ class DeferredReweighting(nn.Module):
         super().__init__()
         if not isinstance(loss, Loss):
             refuse("DeferredReweighting", "loss", "a loss of steelyard.nn", loss, error=TypeError)
-        names = [name for name in ("weight", "pos_weight") if getattr(loss, name, None) is not None]
-        if not names:
+        if all(getattr(loss, name, None) is None for name in ("weight", "pos_weight")):
             refuse("DeferredReweighting", "loss", "one with a weight", f"{type(loss).__name__} without",
                    "Build it by from_counts, say.")  # fmt: skip
         self.start_epoch = integer("DeferredReweighting", "start_epoch", start_epoch)
         if self.start_epoch < 0:
             refuse("DeferredReweighting", "start_epoch", "≥ 0", repr(start_epoch))
-        self.late = copy.deepcopy(loss)
-        self.early = copy.deepcopy(loss)
-        for name, layer in self.late.named_children():  # of a loss with a layer: one, trained early and late
-            setattr(self.early, name, layer)
-        for name in names:
-            setattr(self.early, name, None)
-        self.epoch = 0
+        self.loss = copy.deepcopy(loss)
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins, counted from 0."""
         if integer("DeferredReweighting.set_epoch", "epoch", epoch) < 0:
             refuse("DeferredReweighting.set_epoch", "epoch", "≥ 0", repr(epoch))
         self.epoch = int(epoch)
+        self.loss.weights_on = self.epoch >= self.start_epoch
 
     def forward(
         self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
     ) -> Tensor:
         """The loss of this epoch; arguments as for the loss itself."""
-        loss = self.late if self.epoch >= self.start_epoch else self.early
-        result: Tensor = loss(input, target, sample_weight=sample_weight, denominator=denominator)
+        result: Tensor = self.loss(input, target, sample_weight=sample_weight, denominator=denominator)
         return result
 
     def get_extra_state(self) -> int:

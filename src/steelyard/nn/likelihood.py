@@ -58,7 +58,7 @@ class NLLLoss(WeightedLoss):
         return functional.nll_loss(
             input,
             target,
-            self.weight,
+            self._acting(self.weight),
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             sample_weight=sample_weight,
@@ -107,7 +107,7 @@ class BCELoss(Loss):
         return functional.binary_cross_entropy(
             input,
             target,
-            row_by_row("BCELoss", self.weight, sample_weight, input),
+            row_by_row("BCELoss", self._acting(self.weight), sample_weight, input),
             reduction=self.reduction,
             denominator=self._divisor(denominator),
             empty=self.empty,  # type: ignore[arg-type]  # checked by the constructor

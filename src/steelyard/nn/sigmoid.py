@@ -55,8 +55,8 @@ class _SigmoidLoss(Loss):
 
     def _options(self, input: Tensor, sample_weight: Any, denominator: Any) -> dict[str, Any]:
         return {
-            "weight": row_by_row(type(self).__name__, self.weight, sample_weight, input),
-            "pos_weight": self.pos_weight,
+            "weight": row_by_row(type(self).__name__, self._acting(self.weight), sample_weight, input),
+            "pos_weight": self._acting(self.pos_weight),
             "reduction": self.reduction,
             "ignore_index": self.ignore_index,
             "denominator": self._divisor(denominator),

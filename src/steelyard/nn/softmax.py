@@ -52,7 +52,7 @@ class _SoftmaxLoss(Loss):
 
     def _options(self, sample_weight: Any, denominator: Any) -> dict[str, Any]:
         return {
-            "weight": self.weight,
+            "weight": self._acting(self.weight),
             "ignore_index": self.ignore_index,
             "reduction": self.reduction,
             "label_smoothing": self.label_smoothing,
