@@ -125,6 +125,7 @@ def test_options_reach_the_comparison(data: Path) -> None:
     assert found["data"]["kept_together"] == "nothing: each row stands alone"
     assert {c["name"]: c["role"] for c in found["data"]["columns"]} == {"x": "number", "c": "unused", "y": "target"}
     other = json.loads(run("compare", data, "-t", "y", *QUICK, "--strategies", "", "--json", "--varies", "c").stdout)
+    assert [s["name"] for s in other["strategies"]] == ["none", "threshold"]
     assert other["data"]["kept_together"] == "rows with identical features (not counting 'c')"
 
 

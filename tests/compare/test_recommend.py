@@ -71,8 +71,10 @@ def test_less_is_better_for_a_loss() -> None:
         result("none", log_loss=0.5),
         result("weights", jitter=0.001, log_loss=0.7),
         result("focal", jitter=0.001, log_loss=0.4),
+        result("balanced_softmax", jitter=0.001, log_loss=0.45),
     ]
     assert judge(*results, metric="log_loss").strategy == "focal"
+    assert judge(*results[::-1], metric="log_loss").strategy == "focal"
     assert judge(*results[:2], metric="log_loss").strategy == "none"
 
 

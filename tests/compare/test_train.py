@@ -151,6 +151,16 @@ def test_threads_are_put_back_even_after_an_error() -> None:
     assert (inside, after) == ([1], 2)
 
 
+def test_a_sampler_is_watched_by_the_loss_that_it_aims_at() -> None:
+    """Validation rows are not resampled: there, weights stand for how often a class is drawn."""
+    training = STRATEGIES["sampling"].training(torch.tensor([90, 10]))
+    assert training.validation_loss is not None
+    assert training.class_sampling is not None
+    assert training.validation_loss.weight.tolist() == training.class_sampling.tolist()
+    assert float(training.class_sampling[1] / training.class_sampling[0]) == pytest.approx(9)
+    assert training.loss.weight is None
+
+
 # What each remedy's training aims at, and the way back: start from known probabilities, bend, undo.
 
 TRUTH = torch.tensor([[0.90, 0.08, 0.02], [0.2, 0.5, 0.3]], dtype=torch.float64)

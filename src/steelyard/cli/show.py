@@ -30,7 +30,8 @@ def _table(*columns: str, left: int = 1, whole: Sequence[int] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, name in enumerate(columns):
         justify: Literal["left", "right"] = "left" if index < left else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=index in whole)
+        longest = max(map(len, name.split()), default=1)
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=index in whole, min_width=longest)
     return table
 
 

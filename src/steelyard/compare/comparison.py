@@ -196,6 +196,7 @@ def compare(
         >>> comparison = compare("survey.parquet", "health")  # doctest: +SKIP
         >>> comparison.recommendation.strategy  # doctest: +SKIP
         'weights'
+
     Source: intervals after Nadeau and Bengio, Machine Learning 52, 2003.
     """
     names = _check_options(metric, strategies, folds, repeats, seed, epochs, threads)

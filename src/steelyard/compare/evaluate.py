@@ -118,8 +118,10 @@ def corrected_interval(values: Sequence[float], test_ratio: float, level: float 
     Returns: Mean and ends, in the unit of ``values``. The ends are not clipped to the range of the metric.
 
     Example:
-        >>> corrected_interval([0.5, 0.6, 0.7], test_ratio=0.0)
-        Interval(mean=0.6, low=0.3515..., high=0.8484...)
+        >>> found = corrected_interval([0.5, 0.6, 0.7], test_ratio=0.25)
+        >>> round(found.low, 3), round(found.mean, 3), round(found.high, 3)
+        (0.271, 0.6, 0.929)
+
     Source: Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003, section 3; the
     same t-test as Bouckaert and Frank, PAKDD 2004, for repeated cross-validation. It is approximate: no unbiased
     variance exists.

@@ -87,7 +87,8 @@ def undo_focal(logits: Tensor, gamma: float) -> Tensor:
 
     Example:
         >>> undo_focal(torch.tensor([[1.0, 0.0]]), gamma=2.0)
-        tensor([[0.8752, 0.1248]])
+        tensor([[0.9359, 0.0641]])
+
     Source: Charoenphakdee et al., "On focal loss for class-posterior probability estimation", CVPR 2021.
     """
     tiny = torch.finfo(logits.dtype).eps
