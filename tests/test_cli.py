@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,27 @@ def test_compare_writes_a_report(data: Path, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert [s["name"] for s in report["strategies"]] == ["none", "threshold", "weights", "focal"]
     assert report["recommendation"]["headline"] in done.stdout
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_no_digit_is_lost_at_the_edge(width: int, data: Path) -> None:
+    from rich.console import Console
+
+    from steelyard.cli import show
+    from steelyard.compare import compare
+
+    found = compare(data, "y", folds=3, repeats=1, epochs=1, strategies=["weights_half"])
+    console = Console(width=width)
+    table = show._widest(console, found)
+    with console.capture() as captured:
+        console.print(table)
+    text = captured.get()
+    metrics = 5 if width == 200 else len(table.columns) - 3
+    assert len(re.findall(r"(?<![+−\d])\d\.\d\d\d(?!\d)", text)) >= 4 * metrics
+    if width >= 80:
+        assert f"{found.scores['none'].interval('balanced_accuracy', 0.5).mean:.3f}" in text
+        assert "class weights, power ½" in text
+    assert console.measure(table).minimum <= width
 
 
 def test_compare_without_a_folder_prints_the_python(data: Path) -> None:

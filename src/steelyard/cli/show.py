@@ -22,7 +22,7 @@ COLOURS = {"better": "green", "worse": "yellow", "": "dim"}
 
 def _console() -> Console:
     """Standard output; a fixed width where it is no terminal, so that a file or log reads the same everywhere."""
-    return Console(width=None if sys.stdout.isatty() else 110, highlight=False, soft_wrap=False)
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, soft_wrap=False)
 
 
 def _table(*columns: str, left: int = 1, whole: Sequence[int] = ()) -> Table:
@@ -30,8 +30,8 @@ def _table(*columns: str, left: int = 1, whole: Sequence[int] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, name in enumerate(columns):
         justify: Literal["left", "right"] = "left" if index < left else "right"
-        longest = max(map(len, name.split()), default=1)
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=index in whole, min_width=longest)
+        heading = name.replace(" ", "\n") if whole and index not in whole else name
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=index in whole, vertical="top")
     return table
 
 
@@ -135,14 +135,30 @@ def weights(table: dict[str, Any], code: str, scheme: str) -> None:
     console.print(escape(code), soft_wrap=True)
 
 
-def comparison(found: Comparison, written: Sequence[str]) -> None:
-    """Print the table, the recommendation, and the program or where it was written."""
-    console, scores, ratio = _console(), found.scores, found.test_ratio
-    chosen, advice = found.settings.metric, found.recommendation
-    side = [m for m in ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier") if m != chosen]
-    metric = METRICS[chosen]
-    names = ["", "remedy", metric.label, "difference (95% interval)", *(METRICS[m].label for m in side)]
-    table = _table(*names, left=2, whole=(0, 1, 3))
+def _widest(console: Console, found: Comparison) -> Table:
+    """The scores with as many metrics as fit: a table that is too wide would lose digits at its edge."""
+    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier")
+    side = [m for m in names if m != found.settings.metric]
+    while True:
+        table = _scores(found, side, whole=(0, 1, 3))
+        if _natural_width(table) <= console.width:
+            return table
+        if not side:
+            return _scores(found, [], whole=())
+        side.pop()
+
+
+def _natural_width(table: Table) -> int:
+    """Columns of text that a table takes where nothing is cut off."""
+    return Console(width=1000).measure(table).maximum
+
+
+def _scores(found: Comparison, side: Sequence[str], whole: Sequence[int]) -> Table:
+    """One row per remedy: the chosen metric, its difference to doing nothing, and the metrics of ``side``."""
+    scores, ratio, base = found.scores, found.test_ratio, found.baselines
+    chosen = found.settings.metric
+    names = ["", "remedy", METRICS[chosen].label, "difference (95% interval)", *(METRICS[m].label for m in side)]
+    table = _table(*names, left=2, whole=whole)
     for outcome in found.outcomes:
         name = outcome.strategy.name
         own, change = scores[name], None
@@ -153,15 +169,20 @@ def comparison(found: Comparison, written: Sequence[str]) -> None:
         colour = COLOURS[verdict(chosen, change)]
         cells = [f"{own.interval(m, ratio).mean:.3f}" for m in (chosen, *side)]
         cells.insert(1, f"[{colour}]{number}{interval}[/]")
-        best = name == advice.strategy
+        best = name == found.recommendation.strategy
         table.add_row("→" if best else "", escape(outcome.strategy.label), *cells, style="bold" if best else "")
-    base = found.baselines
     table.add_row("", "class shares alone", f"{base[chosen]:.3f}", "", *(f"{base[m]:.3f}" for m in side), style="dim")
+    return table
+
+
+def comparison(found: Comparison, written: Sequence[str]) -> None:
+    """Print the table, the recommendation, and the program or where it was written."""
+    console, advice = _console(), found.recommendation
     console.print(
         f"\n[bold]{escape(found.table.name)}[/], target [bold]{escape(found.table.target_name)}[/]: "
         f"{len(found.table.target):,} rows, {len(found.outcomes[0].scores)} splits\n"
     )
-    console.print(table)
+    console.print(_widest(console, found))
     console.print(f"\n[bold]{escape(advice.headline)}[/]")
     _bullets(console, advice.reasons)
     if advice.costs:
