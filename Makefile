@@ -11,7 +11,7 @@ STAMP := $(VENV)/installed
 # Linear algebra threads beside PyTorch's own pool would only fight over the same cores.
 demo: $(STAMP)
 	$(BIN)/python examples/survey_data.py demo/randhie.parquet
-	$(BIN)/steelyard compare demo/randhie.parquet --target health --output demo
+	$(BIN)/steelyard compare demo/randhie.parquet --target health --varies doctor_visits --output demo
 
 test: check
 	$(BIN)/python -m pytest -n 2

@@ -100,18 +100,28 @@ def test_a_remedy_that_leaves_probabilities_alone_costs_none_of_them() -> None:
     assert judge(nothing, tuned).costs == []
 
 
-def test_remedies_that_cannot_be_told_apart_are_named_and_the_unbent_one_is_pointed_out() -> None:
-    advice = judge(
-        result("none", balanced_accuracy=0.5),
-        result("threshold", jitter=0.01, balanced_accuracy=0.595),
-        result("weights", balanced_accuracy=0.6),
-        result("sampling", jitter=0.001, balanced_accuracy=0.55),  # helps, and is surely less good
-    )
-    assert advice.strategy == "weights"
-    assert advice.as_good == ["threshold"]
-    assert advice.reasons[-1] == (
-        "If you need the probabilities as well, take do nothing + tuned cut-offs: it leaves them as they are."
-    )
+def test_of_remedies_that_cannot_be_told_apart_the_one_that_disturbs_least_goes_first() -> None:
+    sure = result("sampling", jitter=0.001, balanced_accuracy=0.55)  # helps, and is surely less good
+    nothing, best = result("none", balanced_accuracy=0.5), result("weights", balanced_accuracy=0.6)
+    unbent = result("threshold", jitter=0.01, balanced_accuracy=0.595)
+    reread = result("logit_adjustment", jitter=0.01, balanced_accuracy=0.597)
+    trained = result("balanced_softmax", jitter=0.01, balanced_accuracy=0.598)
+
+    advice = judge(nothing, trained, reread, unbent, best, sure)
+    assert (advice.strategy, advice.as_good) == ("threshold", ["balanced_softmax", "logit_adjustment", "weights"])
+    assert "class weights (+0.100)" in advice.reasons[-1]
+    assert advice.reasons[-1].endswith("This one leaves the probabilities as they are.")
+
+    advice = judge(nothing, trained, reread, best, sure)
+    assert advice.strategy == "logit_adjustment"
+    assert advice.reasons[-1].endswith("This one needs no training of its own.")
+
+    advice = judge(nothing, trained, best, sure)
+    assert (advice.strategy, advice.as_good) == ("weights", ["balanced_softmax"])
+    assert advice.reasons[-1] == "No better than it by more than chance: balanced softmax (+0.098)."
+
+    assert judge(nothing, unbent, sure).strategy == "threshold"
+    assert judge(nothing, best, sure).as_good == []
 
 
 def test_recall_that_moves_is_told() -> None:

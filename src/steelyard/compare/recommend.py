@@ -63,7 +63,11 @@ class Recommendation:
 def recommend(
     results: Sequence[Scores], metric: str, test_ratio: float, classes: Sequence[str] | None = None
 ) -> Recommendation:
-    """The best remedy on ``metric`` whose paired interval against doing nothing lies wholly on the good side, or none.
+    """Of the remedies that help and cannot be told from the best, the one that disturbs least; or doing nothing.
+
+    A remedy helps if its paired interval against doing nothing on ``metric`` lies wholly on the good side. Among those
+    whose paired interval against the highest mean includes zero, one that leaves the probabilities as they are goes
+    first, then one that needs no training of its own, then the highest mean.
 
     Args:
         results: One :class:`Scores` per remedy, among them ``"none"``.
@@ -79,22 +83,32 @@ def recommend(
     if not helping:
         return _nothing(others, gains, metric)
     best = max(helping, key=lambda r: measure.better(gains[r.name].mean))
-    before, after = nothing.interval(metric, test_ratio).mean, best.interval(metric, test_ratio).mean
-    change = f"{signed(gains[best.name])} against doing nothing"
+    alike = [r for r in helping if r is best or _touches_zero(r.difference(best, metric, test_ratio))]
+    chosen = min(alike, key=lambda r: (*_disturbance(r), r is not best, -measure.better(gains[r.name].mean)))
+    before, after = nothing.interval(metric, test_ratio).mean, chosen.interval(metric, test_ratio).mean
+    change = f"{signed(gains[chosen.name])} against doing nothing"
     reasons = [f"{measure.title} goes from {before:.3f} to {after:.3f}: {change}."]
     if classes is not None:
-        reasons += _recall(nothing, best, classes)
-    alike = [r for r in helping if r is not best and _touches_zero(r.difference(best, metric, test_ratio))]
-    if alike:
-        named = ", ".join(f"{STRATEGIES[r.name].label} ({gains[r.name].mean:+.3f})" for r in alike)
-        reasons.append(f"These cannot be told from it on this data: {named}.")
-        unbent = [STRATEGIES[r.name].label for r in alike if not STRATEGIES[r.name].bends]
-        if unbent and STRATEGIES[best.name].bends:
-            reasons.append(f"If you need the probabilities as well, take {unbent[0]}: it leaves them as they are.")
-    costs = _costs(nothing, best, metric, test_ratio)
+        reasons += _recall(nothing, chosen, classes)
+    rest = [r for r in alike if r is not chosen]
+    if rest:
+        named = ", ".join(f"{STRATEGIES[r.name].label} ({gains[r.name].mean:+.3f})" for r in rest)
+        merit = ""
+        if chosen is not best:
+            merit = " This one leaves the probabilities as they are."
+            if STRATEGIES[chosen.name].bends:
+                merit = " This one needs no training of its own."
+        reasons.append(f"No better than it by more than chance: {named.replace('-', '−')}.{merit}")
+    costs = _costs(nothing, chosen, metric, test_ratio)
     return Recommendation(
-        best.name, metric, True, STRATEGIES[best.name].advice, reasons, costs, [r.name for r in alike]
+        chosen.name, metric, True, STRATEGIES[chosen.name].advice, reasons, costs, [r.name for r in rest]
     )
+
+
+def _disturbance(result: Scores) -> tuple[bool, bool]:
+    """Whether a remedy bends the probabilities, and whether it trains a network of its own: less comes first."""
+    strategy = STRATEGIES[result.name]
+    return strategy.bends, not strategy.same_network_as
 
 
 def _good(difference: Interval, sign: int) -> bool:
