@@ -409,6 +409,15 @@ def test_focusing_on_saturated_rows_gives_finite_gradients(gamma: float, dtype: 
     torch.testing.assert_close(torch.autograd.grad(spread.sum(), leaf)[0], grad)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_smoothing_by_target_weighs_a_row_as_its_own_class(soft: bool) -> None:
+    args = _softmax_args(SOFTMAX["smoothing by target"], (4, CLASSES), soft, torch.float64)
+    input, target, weight = args[:3]
+    plain = torch.nn.functional.cross_entropy(input, target, reduction="none", label_smoothing=0.1)
+    own = target @ weight if soft else weight[target]  # before smoothing
+    torch.testing.assert_close(softmax_loss(*args), own * plain)
+
+
 # --------------------------------------------------------------------------------------------------------- dispatch
 
 
