@@ -310,6 +310,16 @@ def test_clipped_negatives_have_no_gradient_and_those_beside_them_do() -> None:
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 4.0])
+def test_a_negative_exactly_at_the_clip_is_clipped(gamma: float) -> None:
+    """0^γ has no derivative there, and 0/0 no value."""
+    input = torch.zeros(1, dtype=F64, requires_grad=True)
+    loss = LOSSES["asymmetric_loss"].function(input, torch.zeros(1, dtype=F64), gamma_neg=gamma, clip=0.5)
+    (first,) = torch.autograd.grad(loss, input, create_graph=True)
+    (second,) = torch.autograd.grad(first, input)
+    assert (loss, first, second) == (0, 0, 0)
+
+
 def test_an_ignored_row_may_hold_anything() -> None:
     """Inf and NaN in it reach neither its gradient nor that of the weights, in any order of derivative."""
     for name, entry in LOSSES.items():
