@@ -133,7 +133,7 @@ def _only_input(args: list[Any]) -> list[Any]:
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("settings", "shape", "soft"), _softmax_grid([(4, CLASSES)]))
 def test_opcheck_softmax(settings: dict[str, Any], shape: tuple[int, ...], soft: bool, dtype: torch.dtype) -> None:
     args = _softmax_args(settings, shape, soft, dtype)
@@ -146,7 +146,7 @@ def test_opcheck_softmax(settings: dict[str, Any], shape: tuple[int, ...], soft:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("settings", "shape"), _sigmoid_grid([(4, CLASSES)]))
 def test_opcheck_sigmoid(settings: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype) -> None:
     args = _sigmoid_args(settings, shape, dtype)
