@@ -211,7 +211,7 @@ def per_element() -> list[Bad]:
     return [*rows, Bad(torch.ones(C, device="meta"), ValueError, "on the device of 'input', cpu; got one on", function)]
 
 
-DENOMINATOR = "a number > 0, a 0-d tensor, or one of 'torch', 'weights', 'samples'"
+DENOMINATOR = "a number ≥ 0, a 0-d tensor, or one of 'torch', 'weights', 'samples'"
 DEPRECATED = r"size_average and reduce args will be deprecated, please use reduction='\w+' instead\."
 
 BAD: dict[str, list[Bad]] = {
@@ -222,6 +222,7 @@ BAD: dict[str, list[Bad]] = {
         Bad(np.zeros((3, C)), TypeError, "a tensor of|a floating-point tensor"),
         Bad(torch.zeros(3, C, dtype=torch.long), TypeError, "a floating-point tensor"),
         Bad(torch.zeros(3, C, dtype=torch.bool), TypeError, "a floating-point tensor"),
+        Bad(torch.zeros(3, C).to(torch.float8_e4m3fn), TypeError, "of 16 bits or more"),
         Bad(torch.zeros(3, C, dtype=torch.complex64), TypeError, "a floating-point tensor"),
         Bad(torch.tensor(0.5), ValueError, "of shape", classes),
         Bad(torch.zeros(3, 0), ValueError, "of at least one class", both(classes, holds("logits", "log-probabilities")),
@@ -244,19 +245,20 @@ BAD: dict[str, list[Bad]] = {
         Bad(np.array([0, 1, 2]), TypeError, "a tensor"),
         Bad(ROW.to("meta"), ValueError, "on the device of 'input', cpu; got one on meta", classes),
         Bad(SOFT.to("meta"), ValueError, "on the device of 'input', cpu; got one on meta", elements),
-        Bad(ROW.bool(), TypeError, "class indices", classes),
+        Bad(ROW.bool(), TypeError, r"indices of shape \(3,\).*use target\.long\(\)", classes),
         Bad(SOFT.to(torch.complex64), TypeError, ""),
         # which of the two forms was meant
         Bad(ROW.float(), TypeError, r"These look like indices: use target\.long\(\)",
             both(classes, takes("distribution"))),
-        Bad(ROW.float(), TypeError, r"Use target\.long\(\) for indices",
+        Bad(ROW.float(), TypeError, r"These look like indices: use target\.long\(\)",
             both(classes, lambda site: not takes("distribution")(site))),
         Bad(torch.eye(3).long(), TypeError,
-            r"one-hot rows: use target\.float\(\) for probabilities, or target\.argmax\(1\)",
+            r"One-hot rows become indices by target\.argmax\(1\), or probabilities by target\.float\(\)\.",
             both(classes, takes("distribution"))),
-        Bad(torch.eye(3).long(), TypeError, r"one-hot rows: use target\.argmax\(1\)",
+        Bad(torch.eye(3).long(), TypeError, r"One-hot rows become indices by target\.argmax\(1\)\.",
             both(classes, lambda site: not takes("distribution")(site))),
-        Bad(SOFT, TypeError, "class indices", both(classes, lambda site: not takes("distribution")(site))),
+        Bad(SOFT, TypeError, r"become indices by target\.argmax\(1\)\.",
+            both(classes, lambda site: not takes("distribution")(site))),
         Bad(ROW[:, None], ValueError, r"Use target\.squeeze\(1\)", classes),
         Bad(ROW[None], ValueError, r"Use target\.squeeze\(0\)", classes),
         Bad(ROW[:2], ValueError, r"indices of shape \(3,\)", classes),
@@ -267,9 +269,9 @@ BAD: dict[str, list[Bad]] = {
         Bad(torch.zeros(3, 1), ValueError, r"of the shape of 'input', \(3, 3\); got shape \(3, 1\)", elements),
         Bad(torch.zeros(1, 3), ValueError, r"of the shape of 'input', \(3, 3\); got shape \(1, 3\)", elements),
         Bad(torch.zeros(9), ValueError, r"Use input\.squeeze|Use target\.view_as\(input\)", elements),
-        Bad(torch.zeros(3, 1), ValueError, r"\(3,\); got shape \(3, 1\)\. Use target\.squeeze\(-1\)", elements,
+        Bad(torch.zeros(3, 1), ValueError, r"\(3,\); got shape \(3, 1\)\. Use target\.squeeze\(1\)", elements,
             {"input": torch.full((3,), 0.5)}),
-        Bad(torch.zeros(3), ValueError, r"\(3, 1\); got shape \(3,\)\. Use input\.squeeze\(-1\)", elements,
+        Bad(torch.zeros(3), ValueError, r"\(3, 1\); got shape \(3,\)\. Use input\.squeeze\(1\)", elements,
             {"input": torch.full((3, 1), 0.5)}),
         # labels that are no classes
         Bad(torch.tensor([0, 3, 2]), IndexError,
@@ -302,6 +304,7 @@ BAD: dict[str, list[Bad]] = {
     "reduce": [Bad(value, UserWarning, DEPRECATED, own_words=False) for value in (True, False)],
     "ignore_index": [
         *whole_number(),
+        *(Bad(value, ValueError, "an integer of 64 bits") for value in (2**63, -(2**70))),
         Bad(None, TypeError, "an integer", both(classes, lacks("linear_cross_entropy", "LinearCrossEntropyLoss"))),
         Bad(0, ValueError, "with class probabilities", both(takes("distribution"), lambda s: s.kind == "function"),
             {"target": SOFT}),
@@ -316,7 +319,8 @@ BAD: dict[str, list[Bad]] = {
     ],
     "denominator": [
         *(Bad(value, ValueError, DENOMINATOR) for value in ("Torch", "weight", "", -1, -0.5, NAN, INF)),
-        *(Bad(torch.tensor(value), ValueError, DENOMINATOR) for value in (-1.0, NAN, INF, [2.0], True, 1j)),
+        *(Bad(torch.tensor(value), ValueError, DENOMINATOR) for value in (-1.0, NAN, INF, [2.0])),
+        *(Bad(torch.tensor(value), TypeError, DENOMINATOR) for value in (True, 1j)),
         *(Bad(value, TypeError, DENOMINATOR) for value in (True, [2.0], 1j)),
         Bad(None, TypeError, DENOMINATOR, lambda site: site.kind != "forward"),
         *(

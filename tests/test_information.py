@@ -205,7 +205,7 @@ def test_vmap_jvp_and_grad(function) -> None:
 P, Q = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])
 BAD_P = [
     ([0.5, 0.5], TypeError, "'p' must be a float tensor of probabilities; got list"),
-    (torch.tensor([0, 1]), TypeError, "got a int64 tensor"),
+    (torch.tensor([0, 1]), TypeError, "got an int64 tensor"),
     (torch.tensor([[0.5, 0.5], [0.5, 1.5]]), ValueError, r"in \[0, 1\]; got 1.5 at position \(1, 1\)"),
     (torch.tensor([-2.0, 3.0]), ValueError, r"got -2.0 at position \(0,\).*logits"),
     (torch.tensor([0.5, math.nan]), ValueError, r"got nan at position \(1,\)"),

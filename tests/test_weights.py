@@ -401,7 +401,7 @@ BAD = {
             (lambda n: "heavy", TypeError, "gives str"),
         ],
         "power": [
-            (-1.0, ValueError, r"in \[0, inf\); got float -1.0"),
+            (-1.0, ValueError, r"in \[0, inf\); got -1.0"),
             (math.nan, ValueError, "in "),
             ("2", TypeError, "a number"),
             (True, TypeError, "a number"),

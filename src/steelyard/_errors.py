@@ -33,18 +33,22 @@ def refuse(
 def describe(value: Any) -> str:
     """A value in a few words: a tensor or array by dtype and shape, anything else by its (short) repr."""
     if isinstance(value, torch.Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"a {value.dtype} {type(value).__name__} of shape {tuple(value.shape)}"
+        return _with_article(f"{str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}")
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return _with_article(f"{value.dtype} {type(value).__name__} of shape {tuple(value.shape)}")
     text = repr(value)
     if len(text) > 60:
         text = text[:57] + "..."
     return f"{type(value).__name__} {text}" if not isinstance(value, str | type(None)) else text
 
 
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"  # uint is said with a y
+
+
 def choice(function: str, argument: str, value: Any, allowed: Collection[str], hint: str = "") -> None:
     """Refuse a ``value`` that is not one of the ``allowed`` words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         rule = "one of " + ", ".join(repr(word) for word in allowed)
         got = repr(value) if isinstance(value, str) else value
         refuse(function, argument, rule, got, hint, error=ValueError if isinstance(value, str) else TypeError)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from steelyard._errors import choice, describe, refuse
+from steelyard._values import number
 from steelyard.counts import ClassCounts, as_class_counts
 from steelyard.counts._index import index_labels
 
@@ -113,15 +114,15 @@ def class_weights(
         refuse(function, "counts", "single-label counts", "multi-label counts", hint)
     if not callable(scheme):
         choice(function, "scheme", scheme, tuple(SCHEMES), "Or a function from counts to weights.")
-    _check_number(function, "power", power, 0.0, math.inf)
+    power = number(function, "power", power, 0.0, math.inf)
     if beta is not None:
-        _check_number(function, "beta", beta, 0.0, 1.0)
+        beta = number(function, "beta", beta, 0.0, 1.0, open_end=True)
         if scheme != "effective_number":
             refuse(function, "beta", "None unless the scheme is 'effective_number'", beta)
     if normalize is not None:
         choice(function, "normalize", normalize, ("mean", "sum", "max", "prior"), "Or None.")
     if cap is not None:
-        _check_number(function, "cap", cap, 1.0, math.inf)
+        cap = number(function, "cap", cap, 1.0, math.inf)
     choice(function, "missing", missing, _ABSENT)
 
     n = value.counts.double()
@@ -178,7 +179,7 @@ def _scheme_weights(
 
 def _effective_number(n: Tensor, beta: float | None) -> Tensor:
     """(1−β)/(1−βⁿ), through expm1 and log1p: with β = (N−1)/N, 1 − β keeps no digits for large N."""
-    gap = 1 / n.sum() if beta is None else torch.tensor(1 - beta, dtype=n.dtype)
+    gap = 1 / n.sum() if beta is None else n.new_tensor(1 - beta)
     return gap / -torch.expm1(n * torch.log1p(-gap))
 
 
@@ -201,7 +202,8 @@ def _cap(weights: Tensor, cap: float, counts: ClassCounts) -> None:
         ratio = float(weights.max() / weights[weights > 0].min())
         weights[over] = limit
         warnings.warn(
-            f"class_weights: cap={cap} lowered the weight of {names}: the largest was {ratio:,.4g} times the smallest.",
+            f"class_weights: cap={cap:g} lowered the weight of {names}: the largest was {ratio:,.4g} times the "
+            "smallest.",
             UserWarning,
             stacklevel=3,
         )
@@ -283,7 +285,7 @@ def sample_weights(labels: Any, weight: Any) -> Tensor:
         label = distinct[entry]
         if label not in of_label:
             row, some = int((index == entry).argmax()), ", ".join(repr(known) for known in list(of_label)[:10])
-            hint = f"There are weights for {some}" + (", ..." if len(of_label) > 10 else "") + "."
+            hint = f"There are weights for {some or 'no label'}" + (", ..." if len(of_label) > 10 else "") + "."
             rule = "labels that have a weight"
             refuse("sample_weights", "labels", rule, f"{label!r} at position {row}", hint, error=IndexError)
         table[entry] = of_label[label]
@@ -322,14 +324,6 @@ def _weight_of_label(weight: Any, strings: bool) -> Mapping[Any, float]:
     if bad.size:
         refuse(function, "weight", rule, f"{array[bad[0]]} for class {labels[bad[0]]!r}")
     return dict(zip(labels, array.tolist(), strict=True))
-
-
-def _check_number(function: str, argument: str, value: Any, low: float, high: float) -> None:
-    bounds = f"[{low:g}, {high:g})"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        refuse(function, argument, f"a number in {bounds}", describe(value), error=TypeError)
-    if not low <= value < high:
-        refuse(function, argument, f"in {bounds}", value)
 
 
 def _check_absent(function: str, argument: str, counts: ClassCounts, absent: Tensor, missing: str, what: str) -> None:

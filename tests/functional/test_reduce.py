@@ -131,7 +131,7 @@ def test_legacy_warning_points_at_the_users_line() -> None:
 
 # ------------------------------------------------------------------------------------------------- check_reduction
 
-NUMBER = r"^f: 'denominator' must be a number > 0, a 0-d tensor, or one of 'torch', 'weights', 'samples'; got "
+NUMBER = r"^f: 'denominator' must be a number ≥ 0, a 0-d tensor, or one of 'torch', 'weights', 'samples'; got "
 
 
 @pytest.mark.parametrize("denominator", [*_reduce.DENOMINATORS, 1, 2.5, 0, torch.tensor(3), torch.tensor(2.5)])
@@ -164,7 +164,8 @@ def test_only_a_mean_has_a_denominator(reduction: str) -> None:
         (torch.tensor(math.inf), ValueError),
         (torch.ones(1), ValueError),
         (torch.ones(2, 2), ValueError),
-        (torch.tensor(1j), ValueError),
+        (torch.tensor(1j), TypeError),
+        (torch.tensor(True), TypeError),
         (True, TypeError),
         (None, TypeError),
         ([1.0], TypeError),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import steelyard.nn
 from steelyard.counts import ClassCounts
 from steelyard.nn import (
+    BalancedSoftmaxLoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     DeferredReweighting,
@@ -436,3 +437,45 @@ def test_deferred_weights_train_one_layer() -> None:
 def test_deferred_weights_refuse(build: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"DeferredReweighting.*must be"):
         build()
+
+
+# --------------------------------------------------------------------------- what a checkpoint and counts may not bring
+
+
+def test_a_checkpoint_brings_nothing_that_the_constructor_refuses() -> None:
+    loss = BalancedSoftmaxLoss([3, 2])
+    for state, rule in (
+        ({"weight": torch.ones(3)}, r"'weight' must be of shape \(2,\)"),
+        ({"weight": torch.tensor([1.0, torch.nan])}, "'weight' must be finite"),
+        ({"counts": torch.tensor([1.5, 0.2])}, "'counts' must be"),
+        ({"counts": torch.tensor([5, 0])}, "'counts' must be > 0 for every class"),
+        ({"counts": torch.tensor([5, 1, 1])}, r"'counts' must be of shape \(2,\)"),
+    ):
+        with pytest.raises(RuntimeError, match=rule):
+            loss.load_state_dict(state)
+    assert loss.weight is None
+    assert loss.counts.tolist() == [3, 2]
+
+
+def test_a_statistic_from_a_checkpoint_goes_where_the_module_is() -> None:
+    loss = BalancedSoftmaxLoss([3, 2]).to("meta")
+    with pytest.warns(UserWarning, match="which is a no-op"):
+        loss.load_state_dict({"weight": torch.ones(2)})
+    assert loss.weight.is_meta
+
+
+def test_from_counts_takes_the_options_of_pos_weight_and_no_scheme() -> None:
+    counts = ClassCounts(["a", "b"], [0, 5], negatives=[10, 5])
+    assert BCEWithLogitsLoss.from_counts(counts, missing="max").pos_weight.tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match=r"BCEWithLogitsLoss\.from_counts: 'scheme' must be None"):
+        BCEWithLogitsLoss.from_counts([3, 1], "balanced")
+    with pytest.raises(ValueError, match=r"CrossEntropyLoss\.from_counts: 'weight' must be left alone"):
+        CrossEntropyLoss.from_counts([3, 1], weight=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"BCEWithLogitsLoss\.from_counts: 'pos_weight' must be left alone"):
+        BCEWithLogitsLoss.from_counts([3, 1], pos_weight=2.0)
+
+
+def test_deferred_weights_train_the_layer_that_the_optimiser_knows() -> None:
+    inner = LinearCrossEntropyLoss(4, 3, weight=[1.0, 2.0, 3.0])
+    deferred = DeferredReweighting(inner, start_epoch=1)
+    assert deferred.loss.linear is inner.linear

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def count_classes(
 
 def _check_options(num_classes: Any, ignore_index: Any, progress: Any) -> None:
     for name, value in (("num_classes", num_classes), ("ignore_index", ignore_index)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
             refuse("count_classes", name, "an integer or None", describe(value), error=TypeError)
     if num_classes is not None and num_classes < 1:
         refuse("count_classes", "num_classes", "at least 1", num_classes)

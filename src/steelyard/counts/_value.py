@@ -363,8 +363,8 @@ def _multilabel_rows(positives: np.ndarray, negatives: np.ndarray, total: int | 
         if (known != known[0]).any():
             refuse("ClassCounts", "total", "given where positives + negatives differ between classes", None)
         return int(known[0])
-    if isinstance(total, bool) or not isinstance(total, int):
+    if isinstance(total, bool) or not isinstance(total, int | np.integer):
         refuse("ClassCounts", "total", "a whole number of rows", describe(total), error=TypeError)
     if not int(known.max()) <= total < LARGEST_TOTAL:
         refuse("ClassCounts", "total", f"at least {int(known.max())}, the positives + negatives of a class", total)
-    return total
+    return int(total)

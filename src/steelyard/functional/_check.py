@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steelyard._errors import describe, refuse
-from steelyard._values import readable
+from steelyard._values import numbers, readable
+from steelyard.counts import ClassCounts, as_class_counts
 from steelyard.ops import LabelError, accumulation_dtype, class_dim
 
 __all__ = [
     "as_values",
+    "autocasting",
     "check_index_or_distribution",
     "check_input",
     "class_values",
     "element_values",
-    "integer",
-    "number",
     "per_row",
+    "positive_counts",
     "refuse_unless_finite",
     "result_dtype",
     "row_values",
@@ -34,8 +34,8 @@ def check_input(name: str, input: Any, meaning: str = "logits", *, classes: bool
     """A floating-point tensor, with a class axis where ``classes`` are due."""
     if not isinstance(input, Tensor):
         refuse(name, "input", f"a tensor of {meaning}", describe(input), error=TypeError)
-    if not input.is_floating_point():
-        refuse(name, "input", f"a floating-point tensor of {meaning}", input, error=TypeError)
+    if input.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        refuse(name, "input", f"a floating-point tensor of {meaning}, of 16 bits or more", input, error=TypeError)
     if classes and input.dim() == 0:
         refuse(name, "input", "of shape (C,), (N, C) or (N, C, d1, ...)", input)
     if classes and input.shape[class_dim(input)] == 0:
@@ -51,28 +51,21 @@ def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distri
         refuse(name, "target", f"on the device of 'input', {input.device}", f"one on {target.device}")
     dim = class_dim(input)
     rows = input.shape[:dim] + input.shape[dim + 1 :]
-    whole = target.is_floating_point() and distribution
-    if target.dtype == torch.bool or target.is_complex() or (target.is_floating_point() and not distribution):
-        refuse(name, "target", forms, target, "Use target.long() for indices.", error=TypeError)
-    if target.shape == input.shape and whole:
-        return True
-    if target.shape == rows and not target.is_floating_point():
+    integral = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+    if target.shape == rows and integral:
         return False
-    indices, probabilities = f"indices of shape {tuple(rows)}", f"probabilities of shape {tuple(input.shape)}"
-    rule = (
-        f"{indices}, integer"
-        + (f", or {probabilities}, float" if distribution else "")
-        + (f", for 'input' of shape {tuple(input.shape)}")
-    )
+    if target.shape == input.shape and target.is_floating_point() and distribution:
+        return True
+    rule = f"indices of shape {tuple(rows)}, integer"
+    if distribution:
+        rule += f", or probabilities of shape {tuple(input.shape)}, float"
+    rule += f", for 'input' of shape {tuple(input.shape)}"
+    if target.shape == input.shape:
+        hint = f"One-hot rows become indices by target.argmax({dim})"
+        hint += ", or probabilities by target.float()." if distribution else "."
+        refuse(name, "target", rule, target, hint, error=TypeError)
     if target.shape == rows:
         refuse(name, "target", rule, target, "These look like indices: use target.long().", error=TypeError)
-    if target.shape == input.shape:
-        hint = (
-            "These look like one-hot rows: use target.float() for probabilities"
-            if distribution
-            else "These look like one-hot rows: use"
-        ) + f"{', or' if distribution else ''} target.argmax({dim})."
-        refuse(name, "target", rule, target, hint, error=TypeError)
     hint = ""
     if target.dim() == len(rows) + 1 and target.numel() == math.prod(rows):
         axis = next((i for i in range(target.dim()) if target.shape[i] == 1), None)
@@ -82,24 +75,16 @@ def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distri
 
 def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -> Tensor:
     """Numbers of any dtype, a list or an array, as a tensor in the accumulation dtype beside ``input``, cast once."""
-    if isinstance(values, Tensor):
-        if values.device != input.device:
-            refuse(
-                name,
-                argument,
-                f"on the device of 'input', {input.device}",
-                f"one on {values.device}",
-                f"Use {argument}.to(input.device).",
-            )
-        tensor = values
-    else:
-        try:
-            tensor = torch.as_tensor(values, device=input.device)
-        except (TypeError, ValueError, RuntimeError):
-            refuse(name, argument, what, describe(values), error=TypeError)
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        refuse(name, argument, what, tensor, error=TypeError)
-    return tensor.to(accumulation_dtype(input.dtype))
+    tensor = numbers(name, argument, values, what)
+    if isinstance(values, Tensor) and values.device != input.device:
+        refuse(
+            name,
+            argument,
+            f"on the device of 'input', {input.device}",
+            f"one on {values.device}",
+            f"Use {argument}.to(input.device).",
+        )
+    return tensor.to(input.device, accumulation_dtype(input.dtype))
 
 
 def refuse_unless_finite(name: str, argument: str, values: Tensor, *, minus_infinity: bool = False) -> None:
@@ -125,6 +110,25 @@ def class_values(
         refuse(name, argument, f"of shape ({classes},), one number for each class", f"shape {tuple(tensor.shape)}")
     refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity)
     return tensor
+
+
+def positive_counts(name: str, counts: Any) -> Tensor:
+    """Counts of classes that exclude one another, ``(C,)``, none of them 0, whose logarithm is infinite."""
+    if isinstance(counts, ClassCounts) and counts.is_multilabel:
+        hint = "Several classes may hold at once there: use a sigmoid loss with pos_weight(counts)."
+        refuse(name, "counts", "single-label counts", "multi-label counts", hint)
+    if torch.compiler.is_compiling() and not isinstance(counts, Tensor):
+        return counts.counts if isinstance(counts, ClassCounts) else torch.as_tensor(counts)
+    if isinstance(counts, Tensor) and not readable(counts):
+        if counts.dim() != 1 or counts.is_complex() or counts.dtype == torch.bool:
+            refuse(name, "counts", "numbers of shape (C,)", counts)
+        return counts.detach()
+    values = as_class_counts(counts, function=name).counts
+    if bool((values == 0).any()):
+        classes = (values == 0).nonzero().flatten().tolist()
+        hint = "Leave these classes out of the model, or give them a count of 1."
+        refuse(name, "counts", "> 0 for every class", f"0 for classes {classes}", hint)
+    return values
 
 
 def row_values(name: str, argument: str, values: Any, input: Tensor) -> Tensor | None:
@@ -178,32 +182,14 @@ def same_shape(name: str, input: Tensor, target: Any) -> None:
         return
     hint = ""
     if target.numel() == input.numel():
-        longer = "input" if input.dim() > target.dim() else "target"
+        longer, word = (input, "input") if input.dim() > target.dim() else (target, "target")
+        axis = next((i for i in reversed(range(longer.dim())) if longer.shape[i] == 1), None)
         hint = (
-            f"Use {longer}.squeeze(-1): one number for each row would broadcast to every pair of rows."
-            if (abs(input.dim() - target.dim()) == 1)
-            else "Use target.view_as(input)."
+            f"Use {word}.squeeze({axis}): broadcast, every row would meet every other."
+            if abs(input.dim() - target.dim()) == 1 and axis is not None
+            else "Use target.view_as(input) if the elements are in the same order."
         )
     refuse(name, "target", f"of the shape of 'input', {tuple(input.shape)}", f"shape {tuple(target.shape)}", hint)
-
-
-def number(name: str, argument: str, value: Any, low: float, high: float, *, open_end: bool = False) -> float:
-    """A finite number in ``[low, high]``, or ``[low, high)``."""
-    rule = f"a number in [{low:g}, {high:g}" + (")" if open_end or high == math.inf else "]")
-    if isinstance(value, bool) or not isinstance(value, Real):
-        refuse(name, argument, rule, describe(value), error=TypeError)
-    result = float(value)
-    # Comparisons only: under torch.compile the number may be symbolic, and math.isinf takes none of those.
-    if not low <= result <= high or result in (math.inf, -math.inf) or (open_end and result == high):
-        refuse(name, argument, rule, repr(value))
-    return result
-
-
-def integer(name: str, argument: str, value: Any) -> int:
-    """An integer, and no bool."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        refuse(name, argument, "an integer", describe(value), error=TypeError)
-    return int(value)
 
 
 def per_row(name: str, formula: Callable[..., Tensor], *args: Any) -> Tensor:
@@ -218,6 +204,11 @@ def per_row(name: str, formula: Callable[..., Tensor], *args: Any) -> Tensor:
 
 def result_dtype(input: Tensor) -> torch.dtype:
     """The dtype of a loss: that of ``input``; under autocast, which runs losses in float32, not below that."""
-    if input.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(input.device.type):
-        return torch.float32
-    return input.dtype
+    half = input.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half and autocasting(input) else input.dtype
+
+
+def autocasting(input: Tensor) -> bool:
+    """Whether autocast is on for the device of ``input``; some, ``meta`` among them, have none."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steelyard import ops
 from steelyard._errors import choice, refuse
+from steelyard._values import integer, number
 from steelyard.functional._check import (
     check_index_or_distribution,
     check_input,
     class_values,
     element_values,
-    integer,
-    number,
     per_row,
     result_dtype,
     row_values,
@@ -26,7 +26,14 @@ from steelyard.functional._check import (
 )
 from steelyard.functional._reduce import Denominator, check_reduction, ordered_sum, reduce
 
-__all__ = ["SMOOTH_WEIGHT", "label_mass", "leave", "sigmoid_family", "softmax_family"]
+__all__ = [
+    "SMOOTH_WEIGHT",
+    "leave",
+    "sigmoid_denominator",
+    "sigmoid_family",
+    "softmax_denominator",
+    "softmax_family",
+]
 
 SMOOTH_WEIGHT = ("class", "target")
 
@@ -64,7 +71,7 @@ def softmax_family(
             "ignore_index",
             "left alone with class probabilities",
             repr(ignored),
-            "A row to leave out is one with sample_weight 0.",
+            "To leave out a row of finite logits, give it sample_weight 0.",
         )
     if soft and margin is not None:
         refuse(name, "margin", "None with class probabilities", margin, "A margin needs the one class of the row.")
@@ -88,13 +95,9 @@ def softmax_family(
         by_target,
         ignored,
     )
-    divisor: Tensor | float = 1.0
-    if reduction == "mean":
-        divisor = (
-            _softmax_denominator(denominator, input, target, w, v, smoothing, by_target, ignored)
-            if isinstance(denominator, str)
-            else denominator
-        )
+    divisor = denominator
+    if reduction == "mean" and isinstance(divisor, str):
+        divisor = softmax_denominator(divisor, input, target, w, v, smoothing, by_target, ignored)
     return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
 
 
@@ -105,7 +108,7 @@ def leave(name: str, options: Mapping[str, Any], *own: str) -> None:
             raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}")
 
 
-def label_mass(
+def _label_mass(
     input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, ignore_index: int
 ) -> Tensor:
     """``v·w[y]`` of each row, 0 where ignored, in the accumulation dtype; PyTorch's mean divides by its sum."""
@@ -120,7 +123,7 @@ def label_mass(
     return mass if sample_weight is None else mass * sample_weight
 
 
-def _softmax_denominator(
+def softmax_denominator(
     rule: str,
     input: Tensor,
     target: Tensor,
@@ -130,11 +133,12 @@ def _softmax_denominator(
     by_target: bool,
     ignore_index: int,
 ) -> Tensor | float:
+    """What ``rule`` says that a mean of the softmax formula divides by."""
     dim = ops.class_dim(input)
     if target.is_floating_point():
         rows = input.numel() // input.shape[dim]
         if rule == "samples" or (rule == "torch" and sample_weight is None):
-            return float(rows)
+            return rows
         if rule == "torch":
             assert sample_weight is not None
             return ordered_sum(sample_weight)
@@ -147,11 +151,11 @@ def _softmax_denominator(
             mass = (w * q).sum(dim) * smoothed.sum(dim) if by_target else (w * smoothed).sum(dim)
         return ordered_sum(mass if sample_weight is None else mass * sample_weight)
     if rule == "samples":
-        return ordered_sum(label_mass(input, target, None, None, ignore_index))
+        return ordered_sum(_label_mass(input, target, None, None, ignore_index))
     if rule == "weights" and weight is not None and not by_target:
         # A smoothed row has (1 − ε) of its mass on its own class and the rest spread evenly.
         weight = (1.0 - smoothing) * weight + smoothing * weight.mean()
-    return ordered_sum(label_mass(input, target, weight, sample_weight, ignore_index))
+    return ordered_sum(_label_mass(input, target, weight, sample_weight, ignore_index))
 
 
 def sigmoid_family(
@@ -187,7 +191,10 @@ def sigmoid_family(
     q = 1.0
     if alpha is not None:
         share = number(name, "alpha", alpha, 0.0, 1.0)
-        p = input.new_tensor(share, dtype=ops.accumulation_dtype(input.dtype)) if p is None else p * share
+        if p is None:  # a fill on the device, where a copy from the host would wait for it
+            p = torch.full((), share, dtype=ops.accumulation_dtype(input.dtype), device=input.device)
+        else:
+            p = p * share
         q = 1.0 - share
     loss = per_row(
         name,
@@ -202,17 +209,13 @@ def sigmoid_family(
         number(name, "clip", clip, 0.0, 1.0, open_end=True),
         ignored,
     )
-    divisor: Tensor | float = 1.0
-    if reduction == "mean":
-        divisor = (
-            _sigmoid_denominator(denominator, input, target, v, p, q, ignored)
-            if isinstance(denominator, str)
-            else denominator
-        )
+    divisor = denominator
+    if reduction == "mean" and isinstance(divisor, str):
+        divisor = sigmoid_denominator(divisor, input, target, v, p, q, ignored)
     return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
 
 
-def _sigmoid_denominator(
+def sigmoid_denominator(
     rule: str,
     input: Tensor,
     target: Tensor,
@@ -221,10 +224,11 @@ def _sigmoid_denominator(
     neg_weight: float,
     ignore_index: int | None,
 ) -> Tensor | float:
+    """What ``rule`` says that a mean of the sigmoid formula divides by."""
     dtype = ops.accumulation_dtype(input.dtype)
     kept = None if ignore_index is None else target != ignore_index
     if rule in ("torch", "samples"):
-        return float(input.numel()) if kept is None else ordered_sum(kept.to(dtype))
+        return input.numel() if kept is None else ordered_sum(kept.to(dtype))
     t = target.to(dtype)
     mass = t * (1.0 if pos_weight is None else pos_weight) + (1.0 - t) * neg_weight
     if weight is not None:

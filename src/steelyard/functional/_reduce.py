@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -56,19 +56,23 @@ def check_reduction(name: str, reduction: Any, denominator: Any, empty: Any) -> 
     """Refuse what none of the three can be; a denominator that no mean would use is a misunderstanding."""
     choice(name, "reduction", reduction, REDUCTIONS)
     choice(name, "empty", empty, EMPTY)
-    given = "a number > 0, a 0-d tensor, or one of " + ", ".join(repr(word) for word in DENOMINATORS)
+    given = "a number ≥ 0, a 0-d tensor, or one of " + ", ".join(repr(word) for word in DENOMINATORS)
     if isinstance(denominator, str):
         if denominator not in DENOMINATORS:
             refuse(name, "denominator", given, repr(denominator))
     elif isinstance(denominator, Tensor):
-        if denominator.dim() != 0 or denominator.is_complex() or denominator.dtype == torch.bool:
+        if denominator.is_complex() or denominator.dtype == torch.bool:
+            refuse(name, "denominator", given, denominator, error=TypeError)
+        if denominator.dim() != 0:
             refuse(name, "denominator", given, denominator, "Sum it up first: it is one number for the whole batch.")
         if readable(denominator):
             _check_number(name, given, float(denominator))
-    elif isinstance(denominator, bool) or not isinstance(denominator, Real | torch.SymInt | torch.SymFloat):
+    elif isinstance(denominator, bool) or not isinstance(
+        denominator, int | float | np.number | torch.SymInt | torch.SymFloat
+    ):
         refuse(name, "denominator", given, denominator, error=TypeError)
-    elif isinstance(denominator, Real):
-        _check_number(name, given, float(denominator))
+    elif not isinstance(denominator, torch.SymInt | torch.SymFloat):
+        _check_number(name, given, denominator)
     if reduction != "mean" and not (isinstance(denominator, str) and denominator == "torch"):
         refuse(
             name,
@@ -79,7 +83,7 @@ def check_reduction(name: str, reduction: Any, denominator: Any, empty: Any) -> 
         )
 
 
-def _check_number(name: str, rule: str, value: float) -> None:
+def _check_number(name: str, rule: str, value: Any) -> None:
     if not 0 <= value < math.inf:
         refuse(name, "denominator", rule, repr(value))
 
@@ -88,7 +92,7 @@ def reduce(
     name: str,
     loss: Tensor,
     reduction: str,
-    denominator: Tensor | float,
+    denominator: Denominator,
     empty: str,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -98,10 +102,10 @@ def reduce(
     total = ordered_sum(loss)
     if reduction == "sum":
         return total.to(dtype)
-    divisor = denominator
-    if not isinstance(divisor, Tensor):
-        # Over a Python number, torch.func.jvp gives a 0-d float32 tensor a float64 tangent.
-        divisor = torch.scalar_tensor(divisor, dtype=total.dtype, device=total.device)
+    assert not isinstance(denominator, str)
+    # As a tensor, since torch.func.jvp gives a 0-d float32 tensor over a Python number a float64 tangent; and as a
+    # product, since torch.compile makes a new program for each number that a tensor is constructed from.
+    divisor = denominator if isinstance(denominator, Tensor) else torch.ones_like(total) * denominator
     if empty == "nan":
         return (total / divisor).to(dtype)
     divisor = divisor.to(total.device, total.dtype)
@@ -120,6 +124,8 @@ def reduce(
 def ordered_sum(values: Tensor) -> Tensor:
     """The sum, in an order that depends on the number of values only: the same bits for any number of threads."""
     values = values.reshape(-1)
+    if torch.compiler.is_compiling():
+        return values.sum()  # the compiler lays out its own sums, and a loop would fix the size of the batch
     while values.numel() > _ONE_THREAD:
         values = pad(values, (0, -values.numel() % _BLOCK)).reshape(-1, _BLOCK).sum(1)
     return values.sum()

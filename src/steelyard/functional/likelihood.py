@@ -13,20 +13,19 @@ from torch import Tensor
 
 from steelyard import ops
 from steelyard._errors import refuse
-from steelyard._values import readable
+from steelyard._values import integer, readable
 from steelyard.functional._check import (
     check_index_or_distribution,
     check_input,
     class_values,
     element_values,
-    integer,
     per_row,
     result_dtype,
     row_values,
     same_shape,
 )
-from steelyard.functional._family import label_mass
-from steelyard.functional._reduce import Denominator, check_reduction, legacy_reduction, ordered_sum
+from steelyard.functional._family import sigmoid_denominator, softmax_denominator
+from steelyard.functional._reduce import Denominator, check_reduction, legacy_reduction
 from steelyard.functional._reduce import reduce as to_scalar
 
 __all__ = ["binary_cross_entropy", "nll_loss"]
@@ -62,7 +61,8 @@ def nll_loss(
         Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of the rows.
 
     Raises:
-        IndexError: a label outside ``[0, C)`` (on a GPU: NaN). TypeError, ValueError: dtypes, shapes, options.
+        IndexError: a label outside ``[0, C)`` (on a GPU, under ``torch.func`` and ``torch.compile``: NaN).
+        TypeError, ValueError: dtypes, shapes, options.
 
     Example:
         >>> nll_loss(torch.tensor([[-0.1, -2.4]]), torch.tensor([1]))
@@ -78,12 +78,9 @@ def nll_loss(
     w = class_values(name, "weight", weight, input)
     v = row_values(name, "sample_weight", sample_weight, input)
     loss = per_row(name, _picked, input, target, w, v, ignored)
-    divisor: Tensor | float = 1.0
-    if reduction == "mean" and isinstance(denominator, str):
-        counted = (None, None) if denominator == "samples" else (w, v)
-        divisor = ordered_sum(label_mass(input, target, *counted, ignored))
-    elif reduction == "mean":
-        divisor = denominator  # type: ignore[assignment]  # a string was handled above
+    divisor = denominator
+    if reduction == "mean" and isinstance(divisor, str):
+        divisor = softmax_denominator(divisor, input, target, w, v, 0.0, False, ignored)
     return to_scalar(name, loss, reduction, divisor, empty, result_dtype(input))
 
 
@@ -145,13 +142,9 @@ def binary_cross_entropy(
     loss = _clamped_loss(torch.atleast_1d(input.to(dtype)), torch.atleast_1d(target.to(dtype))).reshape(input.shape)
     if v is not None:
         loss = loss * v
-    divisor: Tensor | float = 1.0
-    if reduction == "mean" and isinstance(denominator, str):
-        divisor = float(input.numel())
-        if denominator == "weights" and v is not None:
-            divisor = ordered_sum(v.expand(input.shape))
-    elif reduction == "mean":
-        divisor = denominator  # type: ignore[assignment]  # a string was handled above
+    divisor = denominator
+    if reduction == "mean" and isinstance(divisor, str):
+        divisor = sigmoid_denominator(divisor, input, target, v, None, 1.0, None)
     return to_scalar(name, loss, reduction, divisor, empty, result_dtype(input))
 
 
@@ -169,7 +162,7 @@ def _picked(
         loss = loss * ops.of_class(weight, y)
     if sample_weight is not None:
         loss = loss * sample_weight
-    return loss.masked_fill(~kept, 0.0).masked_fill(kept & outside, torch.nan)
+    return ops.reference.poisoned(loss.masked_fill(~kept, 0.0), kept & outside)
 
 
 def _clamped_loss(p: Tensor, t: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steelyard._errors import describe, refuse
+from steelyard.functional._check import autocasting, check_input
 from steelyard.functional._family import softmax_family
 from steelyard.functional._reduce import Denominator
 
@@ -53,7 +54,8 @@ def linear_cross_entropy(
         Loss in nats, as :func:`~steelyard.functional.cross_entropy`.
 
     Raises:
-        IndexError: a label outside ``[0, C)`` (on a GPU: NaN). TypeError, ValueError: dtypes, shapes, options.
+        IndexError: a label outside ``[0, C)`` (on a GPU and under ``torch.func``: NaN).
+        TypeError, ValueError: dtypes, shapes, options.
 
     Example:
         >>> features, layer = torch.ones(1, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
@@ -62,14 +64,15 @@ def linear_cross_entropy(
     """
     name = "linear_cross_entropy"
     check_options(name, options)
-    for argument, value in (("input", input), ("linear_weight", linear_weight), ("linear_bias", linear_bias)):
+    check_input(name, input, "features", classes=False)
+    for argument, value in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
         if value is None and argument == "linear_bias":
             continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
             refuse(name, argument, "a floating-point tensor", describe(value), error=TypeError)
         if value.device != input.device:
             refuse(name, argument, f"on the device of 'input', {input.device}", f"one on {value.device}")
-        if value.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+        if value.dtype != input.dtype and not autocasting(input):
             refuse(name, argument, f"of the dtype of 'input', {input.dtype}", value, error=TypeError)
     if input.dim() not in (1, 2):
         refuse(name, "input", "of shape (in,) or (N, in)", input)
@@ -93,7 +96,7 @@ def linear_cross_entropy(
             "ignore_index",
             "None with class probabilities",
             repr(ignore_index),
-            "A row to leave out is one with sample_weight 0.",
+            "To leave out a row of finite logits, give it sample_weight 0.",
         )
     return softmax_family(
         name,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any, Literal, TypedDict, Unpack
 
 from torch import Tensor
 
-from steelyard.functional._check import number
+from steelyard._values import number
 from steelyard.functional._family import leave, sigmoid_family
 from steelyard.functional._reduce import Denominator, legacy_reduction
 
@@ -14,6 +16,7 @@ __all__ = [
     "SigmoidOptions",
     "asymmetric_loss",
     "binary_cross_entropy_with_logits",
+    "focal_alpha",
     "sigmoid_focal_loss",
 ]
 
@@ -142,10 +145,9 @@ def sigmoid_focal_loss(
     name = "sigmoid_focal_loss"
     leave(name, options, "gamma_pos", "gamma_neg")
     focusing = number(name, "gamma", gamma, 0.0, float("inf"))
-    if isinstance(alpha, int | float) and not isinstance(alpha, bool) and alpha < 0:
-        alpha = None
+    share = focal_alpha(name, alpha)
     return sigmoid_family(
-        name, input, target, reduction=reduction, alpha=alpha, gamma_pos=focusing, gamma_neg=focusing, **options
+        name, input, target, reduction=reduction, alpha=share, gamma_pos=focusing, gamma_neg=focusing, **options
     )
 
 
@@ -194,3 +196,12 @@ def asymmetric_loss(
         reduction=reduction,
         **options,
     )
+
+
+def focal_alpha(name: str, alpha: Any) -> float | None:
+    """α in [0, 1], or None where it is None or, as torchvision has it, negative."""
+    if alpha is None:
+        return None
+    if not isinstance(alpha, bool) and isinstance(alpha, Real) and -math.inf < float(alpha) < 0:
+        return None
+    return number(name, "alpha", alpha, 0.0, 1.0)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from steelyard._errors import refuse
-from steelyard._values import readable
-from steelyard.counts import as_class_counts
-from steelyard.functional._check import check_index_or_distribution, check_input, number, result_dtype
+from steelyard._values import number
+from steelyard.functional._check import check_index_or_distribution, check_input, positive_counts, result_dtype
 from steelyard.functional._family import leave, softmax_family
 from steelyard.functional._reduce import Denominator, legacy_reduction
 from steelyard.ops import accumulation_dtype, class_dim
@@ -103,7 +102,8 @@ def cross_entropy(
         Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of the rows.
 
     Raises:
-        IndexError: a label outside ``[0, C)`` (on a GPU: NaN). TypeError, ValueError: dtypes, shapes, options.
+        IndexError: a label outside ``[0, C)`` (on a GPU and under ``torch.func``: NaN).
+        TypeError, ValueError: dtypes, shapes, options.
 
     Example:
         >>> logits, target = torch.tensor([[0.1, 0.9], [0.0, 0.1]]), torch.tensor([0, 1])
@@ -278,35 +278,23 @@ def ldam_loss(
 # ------------------------------------------------------------------------------------------ class statistics → settings
 
 
-def _positive_counts(name: str, counts: Any, input: Tensor) -> Tensor:
-    """The counts beside ``input``, float64, refused if one is 0: its logarithm would be an infinite shift."""
+def _counts_beside(name: str, counts: Any, input: Tensor) -> Tensor:
+    """The counts, checked against ``input``; in float64 on the CPU, as not every device has that."""
     check_input(name, input)
-    seen = not isinstance(counts, Tensor) or readable(counts)
-    values = as_class_counts(counts, function=name).counts if seen else counts.detach()
+    n = positive_counts(name, counts)
     wanted = (input.shape[class_dim(input)],)
-    if values.shape != wanted:
-        refuse(name, "counts", f"of shape {wanted}, one for each class", f"shape {tuple(values.shape)}")
-    if not seen:
-        return values.to(input.device, torch.float64)
-    if bool((values == 0).any()):
-        classes = (values == 0).nonzero().flatten().tolist()
-        refuse(
-            name,
-            "counts",
-            "> 0 for every class",
-            f"0 for classes {classes}",
-            "Leave these classes out of the model, or give them a count of 1.",
-        )
-    return values.to(input.device, torch.float64)
+    if n.shape != wanted:
+        refuse(name, "counts", f"of shape {wanted}, one for each class", f"shape {tuple(n.shape)}")
+    return n.to(torch.float64 if n.device.type == "cpu" else accumulation_dtype(input.dtype))
 
 
 def log_prior(name: str, counts: Any, input: Tensor) -> Tensor:
-    """``log(n_c / Σ n)``, float64. Any constant may be added to an offset, and this one keeps it small."""
-    n = _positive_counts(name, counts, input)
-    return (n / n.sum()).log()
+    """``log(n_c / Σ n)`` beside ``input``. Any constant may be added to an offset, and this one keeps it small."""
+    n = _counts_beside(name, counts, input)
+    return (n / n.sum()).log().to(input.device, accumulation_dtype(input.dtype))
 
 
 def ldam_margins(name: str, counts: Any, max_margin: float, input: Tensor) -> Tensor:
-    """Margins ∝ n_c^(−¼) whose largest is ``max_margin``, float64, ``(C,)``."""
-    shape = _positive_counts(name, counts, input).pow(-0.25)
-    return shape * (max_margin / shape.max())
+    """Margins ∝ n_c^(−¼) whose largest is ``max_margin``, ``(C,)`` beside ``input``."""
+    shape = _counts_beside(name, counts, input).pow(-0.25)
+    return (shape * (max_margin / shape.max())).to(input.device, accumulation_dtype(input.dtype))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from steelyard import weights
-from steelyard._errors import describe, refuse
-from steelyard.counts import as_class_counts
+from steelyard._errors import refuse
+from steelyard._values import numbers
+from steelyard.functional._check import positive_counts, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, check_reduction
 
 __all__ = ["CountedLoss", "Loss", "WeightedLoss"]
@@ -23,6 +25,8 @@ class Loss(nn.Module):
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
+    elementwise: ClassVar[tuple[str, ...]] = ()
+    """Statistics that broadcast against the input instead of holding one number for each class."""
     settings: ClassVar[tuple[str, ...]] = ()
     reduction: str
     denominator: Denominator
@@ -46,10 +50,18 @@ class Loss(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
+        device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
         for name in self.statistics:
             given = state_dict.get(prefix + name)
-            if given is not None and getattr(self, name) is None:
-                setattr(self, name, torch.empty_like(given))
+            if given is None:
+                continue
+            try:
+                self._check_loaded(name, given)
+            except (TypeError, ValueError) as error:
+                error_msgs.append(str(error))
+                return
+            if getattr(self, name) is None:
+                setattr(self, name, torch.empty_like(given, device=device))
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -57,17 +69,27 @@ class Loss(nn.Module):
             if prefix + name in missing_keys:
                 missing_keys.remove(prefix + name)
 
+    def _check_loaded(self, name: str, given: Tensor) -> None:
+        """Refuse a statistic of a checkpoint that the constructor would refuse."""
+        function, per_class = f"{type(self).__name__}.load_state_dict", name not in self.elementwise
+        statistic(function, name, given, per_class, minus_infinity=name == "logit_offset")
+        for other in self.statistics:
+            here = getattr(self, other)
+            if per_class and here is not None and other not in self.elementwise and here.shape != given.shape:
+                refuse(function, name, f"of shape {tuple(here.shape)}, one number for each class",
+                       f"shape {tuple(given.shape)}")  # fmt: skip
+
     def extra_repr(self) -> str:
-        """The settings that differ from nothing at all, and the statistics by their number of classes."""
-        words = [f"{name}=<{getattr(self, name).numel()} classes>" for name in self.statistics if self._has(name)]
-        return ", ".join(words + [f"{name}={getattr(self, name)!r}" for name in (*self.settings, "reduction")])
+        """The statistics by their shape, then the settings; denominator and empty where they are not PyTorch's."""
+        held = {name: self._buffers[name] for name in self.statistics}
+        shapes = [f"{name}=<{tuple(values.shape)}>" for name, values in held.items() if values is not None]
+        own = [name for name, usual in (("denominator", "torch"), ("empty", "nan"), ("smooth_weight", "class"))
+               if not _is_word(getattr(self, name, usual), usual)]  # fmt: skip
+        return ", ".join(shapes + [f"{name}={getattr(self, name)!r}" for name in (*self.settings, "reduction", *own)])
 
     def _acting(self, weight: Tensor | None) -> Tensor | None:
         """A weight as it acts on this call."""
         return weight if self.weights_on else None
-
-    def _has(self, name: str) -> bool:
-        return getattr(self, name) is not None
 
     def _divisor(self, denominator: Any) -> Any:
         """The denominator of this call: one given to ``forward`` goes before the constructor's."""
@@ -97,12 +119,16 @@ class WeightedLoss(Loss):
             >>> CrossEntropyLoss.from_counts([90, 10], "balanced", label_smoothing=0.1).weight
             tensor([0.5556, 5.0000])
         """
+        if "weight" in options:
+            refuse(f"{cls.__name__}.from_counts", "weight", "left alone: it is what the counts give", "one")
         chosen = {name: options.pop(name) for name in WEIGHT_OPTIONS if name in options}
         return cls(weight=weights.class_weights(counts, scheme, **chosen), **options)
 
 
 class CountedLoss(Loss):
     """A loss that takes the class counts themselves."""
+
+    counts: Tensor
 
     @classmethod
     def from_counts(cls, counts: Any, scheme: Any = None, **options: Any) -> Self:
@@ -128,38 +154,43 @@ class CountedLoss(Loss):
         if scheme is None and chosen:
             refuse(f"{cls.__name__}.from_counts", "scheme", f"given with {next(iter(chosen))!r}", None)
         if scheme is not None:
+            if "weight" in options:
+                refuse(f"{cls.__name__}.from_counts", "weight", "left alone where there is a scheme", "one")
             options["weight"] = weights.class_weights(counts, scheme, **chosen)
         return cls(counts, **options)
 
     def _count(self, counts: Any) -> None:
-        values = as_class_counts(counts, function=type(self).__name__).counts.clone()
-        if bool((values == 0).any()):
-            empty = (values == 0).nonzero().flatten().tolist()
-            refuse(type(self).__name__, "counts", "> 0 for every class", f"0 for classes {empty}",
-                   "Leave these classes out of the model, or give them a count of 1.")  # fmt: skip
-        self.register_buffer("counts", values)
+        self.register_buffer("counts", positive_counts(type(self).__name__, counts).clone())
+
+    def _check_loaded(self, name: str, given: Tensor) -> None:
+        if name != "counts":
+            super()._check_loaded(name, given)
+        elif positive_counts(f"{type(self).__name__}.load_state_dict", given).shape != self.counts.shape:
+            wanted = tuple(self.counts.shape)
+            refuse(f"{type(self).__name__}.load_state_dict", name, f"of shape {wanted}", given)
 
 
 WEIGHT_OPTIONS = ("power", "beta", "normalize", "cap", "missing")
+
+
+def _is_word(value: Any, word: str) -> bool:
+    return isinstance(value, str) and value == word
 
 
 def statistic(name: str, argument: str, values: Any, per_class: bool, minus_infinity: bool) -> Tensor | None:
     """Numbers for a buffer: a detached copy, floating-point, finite."""
     if values is None:
         return None
-    try:
-        tensor = torch.as_tensor(values).detach().clone()
-    except (TypeError, ValueError, RuntimeError):
-        refuse(name, argument, "numbers", describe(values), error=TypeError)
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        refuse(name, argument, "real numbers", tensor, error=TypeError)
+    tensor = numbers(name, argument, values, "numbers").detach().clone()
+    if not isinstance(values, Tensor):
+        # As PyTorch makes tensors from Python numbers: where and as what the caller has set as default.
+        wide = isinstance(values, np.ndarray) and tensor.is_floating_point()
+        tensor = tensor.to(
+            torch.get_default_device(), None if wide else torch.promote_types(torch.get_default_dtype(), torch.float32)
+        )
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
     if per_class and tensor.dim() != 1:
         refuse(name, argument, "of shape (C,), one number for each class", f"shape {tuple(tensor.shape)}")
-    bad = tensor.isnan() | (tensor.isposinf() if minus_infinity else tensor.isinf())
-    if not bad.is_meta and bool(bad.any()):
-        position = tuple(bad.nonzero()[0].tolist())
-        refuse(name, argument, "finite" + (" or -inf" if minus_infinity else ""),
-               f"{float(tensor[position])} at position {position}")  # fmt: skip
+    refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity)
     return tensor

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
 from steelyard._errors import refuse
-from steelyard.functional._check import integer
+from steelyard._values import integer
 from steelyard.functional._reduce import Denominator
 from steelyard.nn._base import Loss
 
@@ -22,7 +21,8 @@ class DeferredReweighting(nn.Module):
     offsets and focusing of the loss act from the start.
 
     Args:
-        loss: A loss of :mod:`steelyard.nn` with ``weight`` or ``pos_weight``; copied.
+        loss: A loss of :mod:`steelyard.nn` with ``weight`` or ``pos_weight``. It is held, not copied, and its
+            weights are switched off and on: use it through this module only.
         start_epoch: The first epoch, counted from 0, with weights. The paper takes the 160th of 200.
 
     Raises:
@@ -50,7 +50,7 @@ class DeferredReweighting(nn.Module):
         self.start_epoch = integer("DeferredReweighting", "start_epoch", start_epoch)
         if self.start_epoch < 0:
             refuse("DeferredReweighting", "start_epoch", "≥ 0", repr(start_epoch))
-        self.loss = copy.deepcopy(loss)
+        self.loss = loss
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:

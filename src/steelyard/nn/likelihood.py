@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from steelyard import functional
-from steelyard.functional._check import integer
+from steelyard._values import integer
 from steelyard.functional._reduce import Denominator, legacy_reduction
 from steelyard.nn._base import Loss, WeightedLoss
 from steelyard.nn.sigmoid import row_by_row
@@ -84,6 +84,7 @@ class BCELoss(Loss):
     """
 
     statistics = ("weight",)
+    elementwise = ("weight",)
     weight: Tensor | None
 
     def __init__(

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from steelyard import functional, weights
 from steelyard._errors import refuse
-from steelyard.functional._check import as_values, check_input, element_values, integer, number, refuse_unless_finite
+from steelyard._values import integer, number
+from steelyard.functional._check import as_values, check_input, element_values, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.functional.sigmoid import focal_alpha
 from steelyard.nn._base import Loss
 
 __all__ = ["AsymmetricLoss", "BCEWithLogitsLoss", "SigmoidFocalLoss"]
@@ -19,6 +21,7 @@ class _SigmoidLoss(Loss):
     """Settings that every sigmoid loss has."""
 
     statistics: ClassVar[tuple[str, ...]] = ("weight", "pos_weight")
+    elementwise: ClassVar[tuple[str, ...]] = ("weight", "pos_weight")
     settings: ClassVar[tuple[str, ...]] = ("ignore_index",)
     weight: Tensor | None
     pos_weight: Tensor | None
@@ -34,11 +37,13 @@ class _SigmoidLoss(Loss):
             refuse(type(self).__name__, "ignore_index", "other than the targets 0 and 1", repr(ignore_index))
 
     @classmethod
-    def from_counts(cls, counts: Any, **options: Any) -> Self:
+    def from_counts(cls, counts: Any, scheme: None = None, *, missing: str = "raise", **options: Any) -> Self:
         """The loss with ``pos_weight`` = negatives / positives, in one line.
 
         Args:
             counts: Of two classes, the second one positive, or multi-label (:class:`~steelyard.ClassCounts`).
+            scheme: None; there is but this one.
+            missing: For classes without positives, as for :func:`steelyard.pos_weight`.
             **options: The constructor's keywords.
 
         Returns:
@@ -51,7 +56,11 @@ class _SigmoidLoss(Loss):
             >>> BCEWithLogitsLoss.from_counts([300, 100]).pos_weight
             tensor([3.])
         """
-        return cls(pos_weight=weights.pos_weight(counts), **options)
+        if scheme is not None:
+            refuse(f"{cls.__name__}.from_counts", "scheme", "None: a sigmoid loss weighs negatives / positives", scheme)
+        if "pos_weight" in options:
+            refuse(f"{cls.__name__}.from_counts", "pos_weight", "left alone: it is what the counts give", "one")
+        return cls(pos_weight=weights.pos_weight(counts, missing=missing), **options)
 
     def _options(self, input: Tensor, sample_weight: Any, denominator: Any) -> dict[str, Any]:
         return {
@@ -173,9 +182,7 @@ class SigmoidFocalLoss(_SigmoidLoss):
     ) -> None:
         super().__init__()
         self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty)
-        if alpha is not None:
-            alpha = number("SigmoidFocalLoss", "alpha", alpha, -float("inf"), 1.0)
-        self.alpha = None if alpha is None or alpha < 0 else alpha
+        self.alpha = focal_alpha("SigmoidFocalLoss", alpha)
         self.gamma = number("SigmoidFocalLoss", "gamma", gamma, 0.0, float("inf"))
 
     def forward(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from steelyard import functional
 from steelyard._errors import choice, describe, refuse
-from steelyard.functional._check import integer, number
+from steelyard._values import integer, number
 from steelyard.functional._family import SMOOTH_WEIGHT
 from steelyard.functional._reduce import Denominator, legacy_reduction
 from steelyard.functional.linear import check_options

@@ -37,13 +37,19 @@ _SIGMOID = (
     "float gamma_pos, float gamma_neg, float clip, int? ignore_index"
 )
 _library = torch.library.Library("steelyard", "DEF")
-_library.define(f"softmax_loss(Tensor input, Tensor target, {_SOFTMAX}) -> (Tensor, Tensor, Tensor)")
-_library.define(
+
+
+def _define(schema: str) -> None:
+    _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
+
+
+_define(f"softmax_loss(Tensor input, Tensor target, {_SOFTMAX}) -> (Tensor, Tensor, Tensor)")
+_define(
     "softmax_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor maximum, Tensor log_sum, "
     f"{_SOFTMAX}) -> Tensor"
 )
-_library.define(f"sigmoid_loss(Tensor input, Tensor target, {_SIGMOID}) -> Tensor")
-_library.define(f"sigmoid_loss_backward(Tensor grad, Tensor input, Tensor target, {_SIGMOID}) -> Tensor")
+_define(f"sigmoid_loss(Tensor input, Tensor target, {_SIGMOID}) -> Tensor")
+_define(f"sigmoid_loss_backward(Tensor grad, Tensor input, Tensor target, {_SIGMOID}) -> Tensor")
 
 
 def implement(name: str, function: Callable[..., Any], key: str) -> None:
@@ -128,13 +134,14 @@ def _sigmoid_loss_backward(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:
     return _laid_out_like(input, reference.sigmoid_loss_backward(grad, input, *rest))
 
 
-def _sigmoid_loss(*args: Any) -> Tensor:
-    return reference.sigmoid_loss(*args).contiguous()
+def _sigmoid_loss(input: Tensor, *rest: Any) -> Tensor:
+    return _laid_out_like(input, reference.sigmoid_loss(input, *rest))
 
 
 def _laid_out_like(input: Tensor, result: Tensor) -> Tensor:
-    """What the fakes promise: the strides of ``empty_like(input)``."""
-    return torch.empty_like(input).copy_(result)
+    """What the fakes promise: the strides of ``empty_like(input)``. A formula's result is never the input itself."""
+    promised = torch.empty_like(input, dtype=result.dtype)
+    return result if result.stride() == promised.stride() else promised.copy_(result)
 
 
 implement("softmax_loss", _softmax_loss, "CompositeExplicitAutograd")
@@ -162,7 +169,7 @@ def _fake_softmax_loss_backward(grad: Tensor, input: Tensor, *rest: Any) -> Tens
 
 
 def _fake_sigmoid_loss(input: Tensor, target: Tensor, *settings: Any) -> Tensor:
-    return input.new_empty(input.shape, dtype=accumulation_dtype(input.dtype))
+    return torch.empty_like(input, dtype=accumulation_dtype(input.dtype))
 
 
 def _fake_sigmoid_loss_backward(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:

@@ -93,7 +93,7 @@ def softmax_loss(
         loss = loss * row_weight
     if kept is not None:
         loss = loss.masked_fill(~kept, 0.0)
-        loss = loss.masked_fill(kept & _outside(target, input.shape[dim]), torch.nan)
+        loss = poisoned(loss, kept & _outside(target, input.shape[dim]))
     return loss, maximum, log_sum
 
 
@@ -166,6 +166,11 @@ def _weighted_mass(
     return smoothed * (w * q).sum(dim, keepdim=True) if smooth_by_target else smoothed * w
 
 
+def poisoned(loss: Tensor, bad: Tensor) -> Tensor:
+    """The losses with NaN where ``bad``, in value and in every derivative; a constant NaN would have a slope of 0."""
+    return loss * torch.ones_like(loss).masked_fill(bad, torch.nan)
+
+
 def _one_hot(y: Tensor, like: Tensor, dim: int) -> Tensor:
     classes = torch.arange(like.shape[dim], device=like.device)
     return (y.unsqueeze(dim) == per_class(classes, like)).to(like.dtype)
@@ -231,8 +236,8 @@ def sigmoid_loss(
         if gamma_neg != 0.0:
             negative = negative * (gamma_neg * logsigmoid(z)).exp()
     else:
-        clipped, easy = _clipped(z, clip)
-        negative = (-torch.log1p(-clipped) * clipped.pow(gamma_neg)).masked_fill(easy, 0.0)
+        clipped, rest, easy = _clipped(z, clip)
+        negative = (-rest.log() * clipped.pow(gamma_neg)).masked_fill(easy, 0.0)
     loss = _balanced(t * positive, (1.0 - t) * negative, weight, pos_weight, neg_weight)
     return (loss if kept is None else loss.masked_fill(~kept, 0.0)).reshape(input.shape)
 
@@ -266,8 +271,8 @@ def sigmoid_loss_backward(
         if gamma_neg != 0.0:
             negative = (gamma_neg * log_p).exp() * (p - gamma_neg * n * log_n)
     else:
-        u, easy = _clipped(z, clip)
-        negative = p * n * u.pow(gamma_neg) * (1.0 / (1.0 - u) - gamma_neg * torch.log1p(-u) / u)
+        u, rest, easy = _clipped(z, clip)
+        negative = p * n * u.pow(gamma_neg) * (1.0 / rest - gamma_neg * rest.log() / u)
         negative = negative.masked_fill(easy, 0.0)
     result = grad * _balanced(t * positive, (1.0 - t) * negative, weight, pos_weight, neg_weight)
     if kept is not None:
@@ -288,11 +293,11 @@ def _elements(input: Tensor, target: Tensor, ignore_index: int | None) -> tuple[
     return z.masked_fill(~kept, 0.0), t.masked_fill(~kept, 0.0), kept
 
 
-def _clipped(z: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """``σ − κ``, and where it is not above 0: there ½ stands in, since 0^γ has no gradient."""
+def _clipped(z: Tensor, clip: float) -> tuple[Tensor, Tensor, Tensor]:
+    """``u = σ − κ``, ``1 − u`` without cancellation, and where u ≤ 0: there ½ stands in, as 0^γ has no slope."""
     u = z.sigmoid() - clip
     easy = u <= 0
-    return u.masked_fill(easy, 0.5), easy
+    return u.masked_fill(easy, 0.5), ((-z).sigmoid() + clip).masked_fill(easy, 0.5), easy
 
 
 def _balanced(
