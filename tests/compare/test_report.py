@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from html.parser import HTMLParser
@@ -78,6 +79,34 @@ def test_names_in_the_data_cannot_become_markup() -> None:
     assert "<i>a</i>" not in text
     assert "<b>x</b>" not in text
     assert "&lt;i&gt;a&lt;/i&gt;" in text
+
+
+ATTACK = '" onload="document.title=1" x="<!-- --><script>alert(1)</script>'
+
+
+def test_names_in_the_data_cannot_become_attributes_or_scripts_of_a_plot() -> None:
+    frame = pl.DataFrame({ATTACK: [float(i % 7 + i) for i in range(60)], "y": ["a"] * 45 + [ATTACK[:27]] * 15})
+    text = render(compare(frame.rename({"y": ATTACK + "y"}), ATTACK + "y", folds=3, repeats=1, epochs=1, strategies=[]))
+    seen: list[tuple[str, str | None]] = []
+
+    class Attributes(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            seen.extend([(tag, None), *attrs])
+
+    parser = Attributes()
+    parser.feed(text)
+    assert not [name for name, _ in seen if name.startswith("on") or name == "script"]
+    labels = [value for name, value in seen if name == "aria-label"]
+    assert len(labels) == 3
+    assert all(ATTACK[:27] in (label or "") for label in labels[1:])
+
+
+def test_a_line_break_in_a_name_cannot_become_a_statement_of_the_program() -> None:
+    target = "y\nraise SystemExit('run')  #\r\u2028"
+    frame = pl.DataFrame({"x": [float(i % 7 + i) for i in range(60)], target: ["a"] * 45 + ["b"] * 15})
+    program = compare(frame, target, folds=3, repeats=1, epochs=1, strategies=[]).python
+    assert program.splitlines()[0].startswith("# data frame, target 'y raise SystemExit")
+    assert not any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(program)))
 
 
 def test_save_writes_three_files_that_agree(comparison: Comparison, tmp_path: Path) -> None:

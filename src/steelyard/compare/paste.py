@@ -57,7 +57,8 @@ def script(
         watch, order = "watched", "torch.tensor(list(sampler))"
     start = "" if table.source else "# frame: your data frame\n"
     blocks = [
-        f"# {table.name}, target '{table.target_name}': {strategy.label}, as in the first split of the comparison.",
+        f"# {_one_line(table.name)}, target '{_one_line(table.target_name)}': {strategy.label}, "
+        "as in the first split of the comparison.",
         "\n".join(line for line in imports if line),
         f"""\
 # 1. Rows. Equal rows stay on one side; everything fitted is fitted on the training part.
@@ -99,6 +100,11 @@ print(f"balanced accuracy {balanced_accuracy_score(y_test, decisions):.4f}")
 print(f"log loss {log_loss(y_test, probabilities):.4f}, undone {log_loss(y_test, natural):.4f}")""",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """A name from the data for a comment: a line break in it would end the comment and begin a statement."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _answers(name: str, metric: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import textwrap
@@ -60,7 +61,8 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     width, height = (float(re.search(rf'{side}="([\d.]+)pt"', text).group(1)) for side in ("width", "height"))  # type: ignore[union-attr]
     text = re.sub(r'(width|height)="[\d.]+pt"\s', "", text, count=2)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}" style="aspect-ratio:{width:g}/{height:g}"', 1)
+    said = html.escape(label, quote=True)  # it holds the name of a class, and the SVG goes into the page as it is
+    return text.replace("<svg", f'<svg role="img" aria-label="{said}" style="aspect-ratio:{width:g}/{height:g}"', 1)
 
 
 def _scores(comparison: Comparison) -> str:
