@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+RUN := $(VENV)/installed-to-run
+STAMP := $(VENV)/installed-to-test
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test check docs clean
 
-# Linear algebra threads beside PyTorch's own pool would only fight over the same cores.
-demo: $(STAMP)
+demo: $(RUN)
 	$(BIN)/python examples/survey_data.py demo/randhie.parquet
 	$(BIN)/steelyard compare demo/randhie.parquet --target health --varies doctor_visits --output demo
 
@@ -21,14 +22,18 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml constraints.txt
+$(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(INSTALL) -e '.[all]'
+	touch $@
+
+$(STAMP): $(RUN)
+	$(INSTALL) -e '.[test]'
 	touch $@
 
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -q -W docs site
 

@@ -56,15 +56,29 @@ def test_every_source_gives_the_same_counts(values: list, expected: ClassCounts,
         pd.Series(["b", "a", "b"], dtype="category"),
         pd.Series(["b", "a", "b"], dtype="string"),
         pd.Series(["b", "a", "b"], dtype=object),
-        pd.Series(["b", "a", "b"], dtype=pd.CategoricalDtype(["c", "b", "a"])),
         pd.Series(["b", "a", "b"], index=[7, 7, 7]),
         pl.Series(["b", "a", "b"], dtype=pl.Categorical),
-        pl.Series(["b", "a", "b"], dtype=pl.Enum(["c", "b", "a"])),
         pl.Series(["b", "a", "b"], dtype=pl.Object),
     ],
 )
 def test_categories_count_as_strings_where_they_occur(series) -> None:
     assert count_classes(series) == ClassCounts(["a", "b"], [1, 2])
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pd.Series(["mid", "low", "mid"], dtype=pd.CategoricalDtype(["low", "mid", "high"], ordered=True)),
+        pd.Series(["mid", "low", "mid"], dtype=pd.CategoricalDtype(["low", "mid", "high"])),
+        pl.Series(["mid", "low", "mid"], dtype=pl.Enum(["low", "mid", "high"])),
+    ],
+)
+def test_declared_categories_keep_the_order_of_their_codes_and_the_empty_ones(series) -> None:
+    wanted = ClassCounts(["low", "mid", "high"], [1, 2, 0])
+    frame = series.rename("y").to_frame() if isinstance(series, pd.Series) else pl.DataFrame({"y": series})
+    for counts in (count_classes(series), count_classes(frame, "y")):
+        assert counts == wanted
+        assert counts.classes == wanted.classes
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "int8", "UInt8", "category", "Float64", "float32"])

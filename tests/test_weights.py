@@ -258,10 +258,22 @@ def test_pos_weight_is_negatives_over_positives() -> None:
     assert pos_weight([300, 100]).shape == (1,)
 
 
-def test_the_later_label_is_the_positive_one() -> None:
-    assert pos_weight(count_classes(["yes", "no", "no"])).tolist() == [2.0]
+def test_labels_that_look_like_counts_are_pointed_out() -> None:
+    with pytest.raises(ValueError, match=r"look like labels, not counts: count them by count_classes\(labels\)"):
+        class_weights([0, 1, 0, 2, 0, 1, 0, 0, 0, 1, 0, 0])
+
+
+def test_strings_have_no_positive_one_until_it_is_named() -> None:
+    counts = count_classes(["legit"] * 90 + ["fraud"] * 10)
+    assert pos_weight(counts, positive="fraud").tolist() == [9.0]
+    assert pos_weight(counts, positive="legit").tolist() == [pytest.approx(1 / 9)]
+    with pytest.raises(ValueError, match="'positive' must be one of the labels 'fraud' and 'legit'; got None"):
+        pos_weight(counts)
+
+
+def test_the_larger_label_is_the_positive_one() -> None:
+    assert pos_weight([300, 100], positive=0).tolist() == [pytest.approx(1 / 3)]
     assert pos_weight(count_classes([True, False, False])).tolist() == [2.0]
-    assert pos_weight(ClassCounts(["yes", "no"], [1, 2])).tolist() == [2.0]
     assert pos_weight(ClassCounts([1, 0], [1, 2])).tolist() == [2.0]
 
 
@@ -426,6 +438,11 @@ BAD = {
             ([1, -1], ValueError, "got -1 at position 1"),
             ([5, 0], ValueError, "positives"),
             ("ab", TypeError, "ClassCounts, or"),
+        ],
+        "positive": [
+            ("1", ValueError, "one of the labels 0 and 1"),
+            (2, ValueError, "got 2"),
+            (True, ValueError, "got"),
         ],
         "missing": [("drop", ValueError, "one of"), (0, TypeError, "one of")],
     },

@@ -209,17 +209,19 @@ def _cap(weights: Tensor, cap: float, counts: ClassCounts) -> None:
         )
 
 
-def pos_weight(counts: Any, *, missing: str = "raise") -> Tensor:
+def pos_weight(counts: Any, *, positive: Any = None, missing: str = "raise") -> Tensor:
     r"""Negatives per positive: the ``pos_weight`` that makes both answers of a binary question weigh the same.
 
     For ``BCEWithLogitsLoss``. The inverse, positives / negatives, is a common mistake. Probabilities trained with it
-    are too high by these odds until they are corrected with ``posterior``.
+    are too high by these odds: p becomes p / (p + W(1 − p)) to be right again.
 
     Equals ``counts.negatives / counts.positives``.
 
     Args:
-        counts: Multi-label :class:`ClassCounts`; or counts of two classes, negatives first: :class:`ClassCounts` (where
-            the later label in sorted order, such as 1, True or "yes", is the positive one), or whole numbers ``(2,)``.
+        counts: Multi-label :class:`ClassCounts`; or counts of two classes: :class:`ClassCounts`, or whole numbers
+            ``(2,)``, negatives first.
+        positive: Which of two labels is the positive one. ``None`` takes the larger: 1 of 0 and 1, True. Strings
+            have no larger one, and need this.
         missing: For classes without positives: ``"raise"``, or a weight of ``"zero"``, or the ``"max"`` of the others.
             A class without negatives would have a weight of 0 and never a loss: it is refused under ``"raise"`` too.
 
@@ -237,13 +239,17 @@ def pos_weight(counts: Any, *, missing: str = "raise") -> Tensor:
     choice(function, "missing", missing, _ABSENT)
     value = as_class_counts(counts, function=function)
     if value.is_multilabel:
+        if positive is not None:
+            refuse(
+                function, "positive", "None for multi-label counts", positive, "Each class is a question of its own."
+            )
         positives, negatives = value.positives.double(), value.negatives.double()
     else:
         if value.num_classes != 2:
             hint = "For softmax over several classes use class_weights(counts)."
             rule = "multi-label counts or those of two classes"
             refuse(function, "counts", rule, f"{value.num_classes} class" + "es" * (value.num_classes > 1), hint)
-        order = sorted(range(2), key=lambda index: value.classes[index])
+        order = _negative_first(value, positive)
         negatives, positives = value.counts.double()[order].split(1)
         value = ClassCounts([value.classes[order[1]]], positives, negatives=negatives)
     _check_absent(function, "counts", value, positives == 0, missing, "positives")
@@ -252,6 +258,19 @@ def pos_weight(counts: Any, *, missing: str = "raise") -> Tensor:
     if missing == "max":
         weights[positives == 0] = weights.max()
     return weights.float()
+
+
+def _negative_first(counts: ClassCounts, positive: Any) -> list[int]:
+    """Where the negative and the positive one of two classes stand."""
+    classes = list(counts.classes)
+    if positive is None and not isinstance(classes[0], str):
+        return sorted(range(2), key=classes.__getitem__)
+    if positive not in classes or type(positive) is not type(classes[0]):
+        rule = f"one of the labels {classes[0]!r} and {classes[1]!r}"
+        refuse("pos_weight", "positive", rule, None if positive is None else repr(positive),
+               "The alphabet does not know which one is meant." if positive is None else "")  # fmt: skip
+    at = classes.index(positive)
+    return [1 - at, at]
 
 
 def sample_weights(labels: Any, weight: Any) -> Tensor:
@@ -333,6 +352,8 @@ def _check_absent(function: str, argument: str, counts: ClassCounts, absent: Ten
         refuse(function, argument, f"counts with {what}", "none in any class")
     if missing == "raise":
         hint = "Choose missing='zero' or missing='max', or leave such classes out."
+        if counts.num_classes > 10 and counts.counts.max() < counts.num_classes:
+            hint = "These look like labels, not counts: count them by count_classes(labels)."
         refuse(function, argument, f"counts with {what} in every class", f"none for {_names(counts, absent)}", hint)
 
 

@@ -43,7 +43,8 @@ def count_classes(
               all of it is, else floats, else bools (true/false), else strings.
         target: The column with the labels, for tables only.
         num_classes: For integers (also bools and whole floats): count the classes ``0 .. num_classes−1``, absent ones
-            included. Without it, the classes are the labels that occur, sorted. For multi-label rows, ``C``.
+            included. Without it, the classes are the labels that occur, sorted;
+            of a column of declared categories all, in the order of their codes. For multi-label rows, ``C``.
         ignore_index: An integer label that is not counted; in multi-label rows, an entry that is neither yes nor no.
         progress: Called as ``progress(done, total)`` with numbers of rows while counting goes on, and at its end;
             ``total`` is ``None`` while it is not known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def tally_polars(source: Any, target: Any, progress: Progress | None) -> Tally:
         if source.dtype == import_polars().Object:
             return tally_array(np.asarray(source.to_list(), dtype=object), progress)
         tally = tally_lazy(source.alias("labels").to_frame().lazy(), "labels", "", progress)
-        return Tally(tally.labels, tally.counts, tally.first, lambda row: f"position {row}")
+        return replace(tally, place=lambda row: f"position {row}")
     frame = source.lazy()
     try:
         columns = frame.collect_schema().names()
@@ -103,7 +104,8 @@ def tally_lazy(
         row, label = found["row"].item(), found["label"].item()
         return row, next(e for e in entries if raw[e] == label or (label != label and raw[e] != raw[e]))
 
-    return Tally(raw, sizes, first, lambda row: f"{prefix}row {row} (the first is 0), column '{target}'")
+    order = dtype.categories.to_list() if isinstance(dtype, polars.Enum) else None
+    return Tally(raw, sizes, first, lambda row: f"{prefix}row {row} (the first is 0), column '{target}'", order)
 
 
 def tally_pandas(source: Any, target: Any, progress: Progress | None) -> Tally:
@@ -131,10 +133,11 @@ def tally_pandas(source: Any, target: Any, progress: Progress | None) -> Tally:
             }
             return min((int(mask.argmax()), entry) for entry, mask in masks.items())
 
-        tally = Tally(raw, found.tolist(), first, str)
+        order = source.cat.categories.tolist() if hasattr(source.dtype, "categories") else None
+        tally = Tally(raw, found.tolist(), first, str, order)
         if progress is not None:
             progress(len(source), len(source))
-    return Tally(tally.labels, tally.counts, tally.first, place.format)
+    return replace(tally, place=place.format)
 
 
 def check_column(target: Any, columns: list[Any], where: str) -> None:

@@ -20,6 +20,7 @@ class Tally:
     """The distinct labels of a source, unchecked.
 
     ``labels`` are Python values, ``None`` for a null; two entries may be equal (``1`` and `` 1`` of a text file).
+    ``order`` holds the labels in the order that the source declares, those that do not occur among them, if it does.
     ``first`` gives the first row that holds one of the entries, and which one; ``place`` says where a row is, in words.
     """
 
@@ -27,6 +28,7 @@ class Tally:
     counts: Sequence[int]
     first: Callable[[list[int]], tuple[int, int]]
     place: Callable[[int], str]
+    order: Sequence[Any] | None = None
 
     def refuse(self, rule: str, entries: list[int], hint: str = "", error: type[Exception] = ValueError) -> NoReturn:
         """Refuse the first row that holds one of ``entries``."""
@@ -82,5 +84,6 @@ def finish(tally: Tally, num_classes: int | None, ignore_index: int | None) -> C
             )
             tally.refuse(rule, outside, hint, IndexError)
         return ClassCounts(range(num_classes), [counts.get(index, 0) for index in range(num_classes)])
-    classes = sorted(counts)
-    return ClassCounts(classes, [counts[label] for label in classes])
+    # The order of declared categories is that of their codes, which is what a model trains on.
+    classes = sorted(counts) if tally.order is None else list(tally.order)
+    return ClassCounts(classes, [counts.get(label, 0) for label in classes])

@@ -37,13 +37,15 @@ class _SigmoidLoss(Loss):
             refuse(type(self).__name__, "ignore_index", "other than the targets 0 and 1", repr(ignore_index))
 
     @classmethod
-    def from_counts(cls, counts: Any, scheme: None = None, *, missing: str = "raise", **options: Any) -> Self:
+    def from_counts(
+        cls, counts: Any, scheme: None = None, *, positive: Any = None, missing: str = "raise", **options: Any
+    ) -> Self:
         """The loss with ``pos_weight`` = negatives / positives, in one line.
 
         Args:
-            counts: Of two classes, the second one positive, or multi-label (:class:`~steelyard.ClassCounts`).
+            counts: Of two classes, or multi-label (:class:`~steelyard.ClassCounts`).
             scheme: None; there is but this one.
-            missing: For classes without positives, as for :func:`steelyard.pos_weight`.
+            positive, missing: As for :func:`steelyard.pos_weight`.
             **options: The constructor's keywords.
 
         Returns:
@@ -60,7 +62,7 @@ class _SigmoidLoss(Loss):
             refuse(f"{cls.__name__}.from_counts", "scheme", "None: a sigmoid loss weighs negatives / positives", scheme)
         if "pos_weight" in options:
             refuse(f"{cls.__name__}.from_counts", "pos_weight", "left alone: it is what the counts give", "one")
-        return cls(pos_weight=weights.pos_weight(counts, missing=missing), **options)
+        return cls(pos_weight=weights.pos_weight(counts, positive=positive, missing=missing), **options)
 
     def _options(self, input: Tensor, sample_weight: Any, denominator: Any) -> dict[str, Any]:
         return {
