@@ -371,3 +371,61 @@ def test_refuses_what_pytorch_refuses(entry: Any, op: Any) -> None:
         with pytest.raises((TypeError, ValueError, IndexError)):
             entry.function(sample.input, *sample.args, **sample.kwargs)
     assert refused
+
+
+# --------------------------------------------------------------------------- where PyTorch's samples do not reach
+
+
+def test_binary_cross_entropy_at_the_ends_is_pytorchs() -> None:
+    ends = torch.tensor([0.0, 1e-30, 1e-13, 1e-12, 1e-9, 1e-6, 1e-3, 0.5], dtype=torch.float64)
+    p = torch.cat([ends, 1.0 - ends]).repeat(3)
+    t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64).repeat_interleave(len(p) // 3)
+    mine, theirs = p.clone().requires_grad_(), p.clone().requires_grad_()
+    ours = LOSSES["binary_cross_entropy"].function(mine, t, reduction="none")
+    expected = torch.nn.functional.binary_cross_entropy(theirs, t, reduction="none")
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-13)
+    upstream = torch.randn(p.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (grad,), (wanted,) = torch.autograd.grad(ours, mine, upstream), torch.autograd.grad(expected, theirs, upstream)
+    torch.testing.assert_close(grad, wanted, rtol=5e-9, atol=0.0)  # PyTorch's 1e-12 is a float32, 4e-9 off
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_row_of_weight_2_is_that_row_twice(soft: bool, smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    input = torch.randn(5, 3, dtype=torch.float64, generator=generator)
+    target = torch.tensor([0, 2, 1, 1, 0])
+    if soft:
+        target = torch.randn(5, 3, dtype=torch.float64, generator=generator).softmax(1)
+    times, weight = torch.tensor([1, 2, 0, 3, 1]), torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
+    for reduction in ("mean", "sum"):
+        options = {"weight": weight, "reduction": reduction, "label_smoothing": smoothing}
+        repeated = input.repeat_interleave(times, 0), target.repeat_interleave(times, 0)
+        torch.testing.assert_close(
+            LOSSES["cross_entropy"].function(input, target, sample_weight=times, **options),
+            torch.nn.functional.cross_entropy(*repeated, **options),
+        )
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_the_lines_of_pytorch_that_the_docstrings_name(reduction: str) -> None:
+    input = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target, counts, weight = torch.tensor([0, 1, 2, 2, 1, 0]), torch.tensor([90, 9, 1]), torch.rand(3).double()
+    loss = {name: entry.function for name, entry in LOSSES.items()}
+    plain = partial(torch.nn.functional.cross_entropy, target=target, weight=weight, reduction=reduction)
+    options = {"weight": weight, "reduction": reduction}
+    torch.testing.assert_close(loss["balanced_softmax_loss"](input, target, counts, **options),
+                               plain(input + counts.log()))  # fmt: skip
+    for tau in (0.0, 0.3, 1.0, 2.0):
+        torch.testing.assert_close(loss["logit_adjusted_loss"](input, target, counts, tau, **options),
+                                   plain(input + tau * (counts.double() / counts.sum()).log()))  # fmt: skip
+    margins = counts.double() ** -0.25
+    margins = margins * (0.4 / margins.max())
+    hot = torch.nn.functional.one_hot(target, 3)
+    torch.testing.assert_close(loss["ldam_loss"](input, target, counts, 0.4, 7.0, **options),
+                               plain(7.0 * (input - margins * hot)))  # fmt: skip
+    s = input.softmax(1)[torch.arange(6), target]
+    focal = (1 - s) ** 1.5 * torch.nn.functional.cross_entropy(input, target, weight, reduction="none")
+    mean = focal.sum() / weight[target].sum()
+    expected = {"none": focal, "sum": focal.sum(), "mean": mean}[reduction]
+    torch.testing.assert_close(loss["focal_loss"](input, target, gamma=1.5, **options), expected)
