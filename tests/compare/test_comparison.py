@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 import torch
 
-from steelyard.compare import METRICS, STRATEGIES, Comparison, InputError, compare, inspect
+from steelyard.compare import METRICS, STRATEGIES, Comparison, InputError, Inspection, compare, inspect, load
+from steelyard.compare.inspection import find_duplicates
 from steelyard.compare.paste import script
 
 
@@ -232,3 +233,11 @@ def test_inspect_says_what_stands_out(frame: pl.DataFrame) -> None:
     assert "'name' is left out: nearly every value is different" in text
     balanced = inspect(pl.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": list("abab")}), "y")
     assert balanced.observations[0].startswith("The classes are about equally frequent")
+
+
+def test_equal_rows_on_both_sides_are_not_called_kept_together(frame: pl.DataFrame) -> None:
+    for apart, words in ((False, "compare sees to that"), (True, "here they may be on both sides")):
+        table = load(frame, "kind", split_duplicates=apart)
+        said = [text for text in Inspection(table, find_duplicates(table)).observations if "repeat an earlier" in text]
+        assert len(said) == 1
+        assert words in said[0]

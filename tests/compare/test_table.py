@@ -13,7 +13,7 @@ import pytest
 
 from steelyard.compare import InputError, load
 from steelyard.compare.columns import MISSING, describe_columns, feature_frame
-from steelyard.compare.table import class_labels, group_rows
+from steelyard.compare.table import class_labels, group_rows, join_groups
 
 
 def roles(frame: pl.DataFrame, **options: Any) -> dict[str, str]:
@@ -119,6 +119,32 @@ def test_group_and_varies_say_which_rows_are_one_case() -> None:
     assert load(frame, "y", group=["who"]).features.columns == ["visit", "age"]
 
 
+def test_rows_with_equal_features_stay_together_beside_groups() -> None:
+    frame = pl.DataFrame(
+        {"who": [1, 1, 2, 3, 4, 5], "age": [30, 31, 31, 40, 50, 50], "at": [1, 2, 2, 4, 5, 6], "y": list("ababab")}
+    )
+    both = load(frame, "y", group=["who"])
+    assert both.groups.tolist() == [0, 0, 0, 1, 2, 3]  # 1 and 2 meet in age 31, at 2
+    assert both.grouping == "rows with the same 'who', and rows with identical features"
+    assert load(frame, "y", group=["who"], split_duplicates=True).groups.tolist() == [0, 0, 1, 2, 3, 4]
+    varied = load(frame, "y", group=["who"], varies=["at"])
+    assert varied.groups.tolist() == [0, 0, 0, 1, 2, 2]
+    assert varied.grouping.endswith("identical features (not counting 'at')")
+
+
+def test_joined_groups_are_the_connected_components() -> None:
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(0, 60, 80), rng.integers(0, 60, 80)
+    label = np.arange(80)
+    for _ in range(80):  # the slow way: each row takes the smallest label among its neighbours until none changes
+        for kind in (one, two):
+            for value in np.unique(kind):
+                label[kind == value] = label[kind == value].min()
+    joined = join_groups([one, two])
+    assert 1 < joined.max() < 79
+    assert np.array_equal(joined[:, None] == joined, label[:, None] == label)
+
+
 def test_repeated_measurements_are_noticed() -> None:
     rng = np.random.default_rng(0)
     person = np.repeat(rng.normal(size=(100, 3)), 5, axis=0)
@@ -161,6 +187,11 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no such group": (GOOD, {"group": ["q"]}, "'group' must be a column of the data"),
     "drop the target": (GOOD, {"drop": ["y"]}, "'drop' must be columns other than the target; got 'y'"),
     "varies all": (GOOD, {"varies": ["x"]}, "'varies' must be some of the features, not all of them; got x"),
+    "varies, and duplicates on both sides": (
+        GOOD.with_columns(z=1.5),
+        {"varies": ["x"], "split_duplicates": True},
+        "'varies' must be left out where split_duplicates is given; got x.",
+    ),
     "missing label": (
         GOOD.with_columns(pl.Series("y", ["a", None, "a", None])),
         {},

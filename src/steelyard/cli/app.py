@@ -173,7 +173,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="COL", show_default=False,
-            help="A column that names the case: its rows stay on one side of a split; may be given again.",
+            help="A column that names the case: its rows stay on one side of a split, beside rows with identical "
+            "features; may be given again.",
         ),
     ] = None,
     varies: Annotated[

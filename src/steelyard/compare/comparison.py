@@ -181,8 +181,10 @@ def compare(
         seed: Fixes splits, first weights and order. No global generator is touched.
         epochs: The most epochs; training stops earlier where the validation loss stops falling.
         drop: Columns to leave out.
-        group: Columns that name the case: rows with the same values stay on one side of every split.
-        varies: Columns in which rows of one case differ: rows alike in all *other* features stay on one side.
+        group: Columns that name the case: rows with the same values stay on one side of every split, and so do rows
+            with identical features.
+        varies: Columns in which rows of one case differ: rows alike in all *other* features stay on one side. Not
+            together with ``split_duplicates``.
         split_duplicates: Let rows with identical features fall on both sides; they are kept together otherwise.
         threads: PyTorch threads; one is fastest for a model this small.
         progress: Called with (trainings done, trainings in all, what runs now).

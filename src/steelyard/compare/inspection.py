@@ -86,9 +86,12 @@ class Inspection:
         if few:
             said.append(f"Few rows: {', '.join(few)}. Scores of these classes will be uncertain whatever is done.")
         if self.duplicates.repeated:
+            kept = "compare sees to that."
+            if not self._equal_rows_together():
+                kept = "here they may be on both sides, which makes scores too good."
             said.append(
                 f"{self.duplicates.repeated:,} rows repeat an earlier row in every feature and in the class. "
-                "Equal rows must stay on one side of a split; compare sees to that."
+                f"Equal rows must stay on one side of a split; {kept}"
             )
         if self.duplicates.contradicting:
             said.append(
@@ -99,6 +102,11 @@ class Inspection:
         if missing:
             said.append(f"Missing values: {', '.join(missing)}. They are filled in, and a column says where.")
         return said + list(table.notes)
+
+    def _equal_rows_together(self) -> bool:
+        alike = group_rows(self.table.features)
+        pairs = np.unique(np.stack([alike, self.table.groups]), axis=1)
+        return bool(pairs.shape[1] == int(alike.max()) + 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

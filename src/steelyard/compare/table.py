@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from steelyard.compare.columns import Column, describe_columns, feature_frame
 from steelyard.compare.read import bad, column, read
 
-__all__ = ["Table", "class_labels", "group_rows", "load"]
+__all__ = ["Table", "class_labels", "group_rows", "join_groups", "load"]
 
 MOST_CLASSES = 200
 
@@ -76,22 +78,24 @@ def load(
         bad(function, "source", "a table with a usable feature beside the target", f"{name} with none", left_out)
     notes = [f"'{c.name}' is left out: {c.note}." for c in columns if c.role == "unused" and c.name not in drop]
     notes += [f"'{c.name}': {c.note}." for c in columns if c.role == "number" and "missing" in c.note]
+    if varies and split_duplicates:
+        hint = "Rows of one case cannot both stay together and fall on both sides."
+        bad(function, "varies", "left out where split_duplicates is given", ", ".join(varies), hint)
+    alike = features.drop([v for v in varies if v in features.columns])
+    if alike.width == 0:
+        bad(function, "varies", "some of the features, not all of them", ", ".join(varies))
+    if not (group or varies or split_duplicates):
+        notes += repeated_cases(features)
+    kinds, reasons = [], []
     if group:
-        groups, grouping = (
-            group_rows(frame.select(group)),
-            "rows with the same " + " and ".join(f"'{g}'" for g in group),
-        )
-    elif split_duplicates:
-        groups, grouping = np.arange(frame.height), "nothing: each row stands alone"
-    else:
-        alike = features.drop([v for v in varies if v in features.columns])
-        if alike.width == 0:
-            bad(function, "varies", "some of the features, not all of them", ", ".join(varies))
-        groups, grouping = group_rows(alike), "rows with identical features"
-        if varies:
-            grouping += " (not counting " + ", ".join(f"'{v}'" for v in varies) + ")"
-        else:
-            notes += repeated_cases(features)
+        kinds.append(group_rows(frame.select(group)))
+        reasons.append("rows with the same " + " and ".join(f"'{g}'" for g in group))
+    if not split_duplicates:
+        kinds.append(group_rows(alike))
+        uncounted = " (not counting " + ", ".join(f"'{v}'" for v in varies) + ")" if varies else ""
+        reasons.append("rows with identical features" + uncounted)
+    groups = join_groups(kinds) if kinds else np.arange(frame.height)
+    grouping = ", and ".join(reasons) or "nothing: each row stands alone"
     path = None if name == "data frame" else str(source)
     return Table(
         name, path, features, tuple(columns), target, codes, classes, groups, grouping, tuple(notes)
@@ -138,6 +142,22 @@ def group_rows(frame: pl.DataFrame) -> np.ndarray:
     distinct = frame.unique(maintain_order=True).with_row_index("__group__")
     joined = frame.join(distinct, on=frame.columns, how="left", nulls_equal=True, maintain_order="left")
     return np.array(joined["__group__"].cast(pl.Int64).to_numpy())
+
+
+def join_groups(kinds: Sequence[np.ndarray]) -> np.ndarray:
+    """One number per row, int64; equal for rows that a chain of equal numbers connects, in whichever of ``kinds``.
+
+    If row 1 shares its person with row 2, and row 2 its features with row 3, all three stay on one side.
+    """
+    if len(kinds) == 1:
+        return kinds[0]
+    rows = len(kinds[0])
+    starts = np.cumsum([rows, *(int(kind.max()) + 1 for kind in kinds)])
+    numbers = np.concatenate([kind + start for kind, start in zip(kinds, starts, strict=False)])
+    ends = np.tile(np.arange(rows), len(kinds)), numbers  # an edge from each row to each of its groups
+    graph = coo_array((np.ones(len(numbers), dtype=np.int8), ends), shape=(int(starts[-1]), int(starts[-1])))
+    _, labels = connected_components(graph, directed=False)
+    return np.unique(labels[:rows], return_inverse=True)[1].astype(np.int64)
 
 
 def repeated_cases(features: pl.DataFrame) -> list[str]:
