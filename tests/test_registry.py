@@ -35,6 +35,7 @@ DOCUMENTED = [
     "steelyard.nn.deferred",
     "steelyard.nn.likelihood",
     "steelyard.nn.sigmoid",
+    "steelyard.nn.linear",
     "steelyard.nn.softmax",
     "steelyard.ops",
     "steelyard.ops.library",

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steelyard import functional
-from steelyard._errors import choice, describe, refuse
+from steelyard._errors import choice, refuse
 from steelyard._values import integer, number
 from steelyard.functional._family import SMOOTH_WEIGHT
 from steelyard.functional._reduce import Denominator, legacy_reduction
-from steelyard.functional.linear import check_options
-from steelyard.nn._base import WEIGHT_OPTIONS, CountedLoss, Loss, WeightedLoss
+from steelyard.nn._base import CountedLoss, Loss, WeightedLoss
 
 __all__ = [
     "BalancedSoftmaxLoss",
     "CrossEntropyLoss",
     "FocalLoss",
     "LDAMLoss",
-    "LinearCrossEntropyLoss",
     "LogitAdjustedLoss",
+    "SoftmaxLoss",
 ]
 
 
-class _SoftmaxLoss(Loss):
+class SoftmaxLoss(Loss):
     """Settings that every softmax loss has."""
 
     statistics: ClassVar[tuple[str, ...]] = ("weight",)
@@ -63,7 +61,7 @@ class _SoftmaxLoss(Loss):
         }
 
 
-class CrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
+class CrossEntropyLoss(SoftmaxLoss, WeightedLoss):
     """:func:`steelyard.functional.cross_entropy` as a module, with the constructor of ``torch.nn.CrossEntropyLoss``.
 
     Args:
@@ -123,7 +121,7 @@ class CrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
         )
 
 
-class FocalLoss(_SoftmaxLoss, WeightedLoss):
+class FocalLoss(SoftmaxLoss, WeightedLoss):
     """:func:`steelyard.functional.focal_loss` as a module.
 
     Args:
@@ -165,7 +163,7 @@ class FocalLoss(_SoftmaxLoss, WeightedLoss):
         return functional.focal_loss(input, target, gamma=self.gamma, **self._options(sample_weight, denominator))
 
 
-class _CountedSoftmaxLoss(_SoftmaxLoss, CountedLoss):
+class _CountedSoftmaxLoss(SoftmaxLoss, CountedLoss):
     statistics = ("counts", "weight")
     counts: Tensor
 
@@ -303,101 +301,4 @@ class LDAMLoss(_CountedSoftmaxLoss):
         """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
         return functional.ldam_loss(
             input, target, self.counts, self.max_margin, self.scale, **self._options(sample_weight, denominator)
-        )
-
-
-class LinearCrossEntropyLoss(_SoftmaxLoss, WeightedLoss):
-    """:func:`steelyard.functional.linear_cross_entropy` with the layer inside, as ``torch.nn.LinearCrossEntropyLoss``.
-
-    Args:
-        in_features: Size of a sample.
-        num_classes: C.
-        out_features: ``(d1, ...)`` for logits ``(N, C, d1, ...)``.
-        bias: Whether the layer has one.
-        device, dtype: Of the layer.
-        reduction, weight, ignore_index, label_smoothing, options, logit_offset, denominator, empty: As for the
-            function.
-
-    Raises:
-        TypeError, ValueError: a value that the function would refuse.
-
-    Example:
-        >>> loss = LinearCrossEntropyLoss(4, 3, bias=True)
-        >>> loss(torch.zeros(2, 4), torch.tensor([0, 2])).shape
-        torch.Size([])
-    """
-
-    statistics = ("weight", "logit_offset")
-    logit_offset: Tensor | None
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        *,
-        out_features: tuple[int, ...] = (),
-        bias: bool = False,
-        device: Any = None,
-        dtype: Any = None,
-        reduction: str = "mean",
-        weight: Any = None,
-        ignore_index: int | None = None,
-        label_smoothing: float = 0.0,
-        options: Any = None,
-        logit_offset: Any = None,
-        denominator: Denominator = "torch",
-        empty: Literal["nan", "zero", "raise"] = "nan",
-    ) -> None:
-        super().__init__()
-        name = "LinearCrossEntropyLoss"
-        check_options(name, options)
-        if not isinstance(out_features, tuple | list):
-            refuse(name, "out_features", "a tuple of sizes", describe(out_features), error=TypeError)
-        sizes = [("in_features", in_features), ("num_classes", num_classes)]
-        for argument, size in sizes + [("out_features", size) for size in out_features]:
-            if integer(name, argument, size) < 1:
-                refuse(name, argument, "≥ 1", repr(size))
-        if not isinstance(bias, bool):
-            refuse(name, "bias", "True or False", describe(bias), error=TypeError)
-        ignored = -100 if ignore_index is None else ignore_index
-        self._configure(weight, ignored, reduction, label_smoothing, "class", denominator, empty)
-        self.ignore_index = ignore_index
-        self._statistic("logit_offset", logit_offset, minus_infinity=True)
-        for argument in self.statistics:
-            values = getattr(self, argument)
-            if values is not None and values.shape != (num_classes,):
-                refuse("LinearCrossEntropyLoss", argument, f"of shape ({num_classes},), one number for each class",
-                       f"shape {tuple(values.shape)}")  # fmt: skip
-        self.num_classes = integer("LinearCrossEntropyLoss", "num_classes", num_classes)
-        self.out_features = tuple(out_features)
-        self.options = options
-        units = num_classes * int(torch.Size(self.out_features).numel())
-        self.linear = nn.Linear(in_features, units, bias=bias, device=device, dtype=dtype)
-
-    @classmethod
-    def from_counts(  # type: ignore[override]  # a layer needs its size
-        cls, counts: Any, scheme: Any = "max_ratio", *, in_features: int, **options: Any
-    ) -> LinearCrossEntropyLoss:
-        """As :meth:`CrossEntropyLoss.from_counts`; the number of classes is that of the counts."""
-        made = CrossEntropyLoss.from_counts(
-            counts, scheme, **{name: options.pop(name) for name in list(options) if name in WEIGHT_OPTIONS}
-        )
-        assert made.weight is not None
-        return cls(in_features, len(made.weight), weight=made.weight, **options)
-
-    def forward(
-        self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
-    ) -> Tensor:
-        """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
-        shape = (self.num_classes, *self.out_features)
-        options = self._options(sample_weight, denominator)
-        del options["smooth_weight"]
-        return functional.linear_cross_entropy(
-            input,
-            self.linear.weight.reshape(*shape, self.linear.in_features),
-            target,
-            linear_bias=None if self.linear.bias is None else self.linear.bias.reshape(shape),
-            options=self.options,
-            logit_offset=self.logit_offset,
-            **options,
         )
