@@ -286,6 +286,25 @@ def test_interrupted_exits_with_1_and_leaves_nothing(data: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("module", ["typer", "polars", "sklearn", "scipy.sparse.csgraph", "steelyard.compare.report"])
+def test_interrupted_while_libraries_load(module: str, data: Path, tmp_path: Path) -> None:
+    """Ctrl-C when the import of ``module`` has come up: the moment is fixed here, since a timer would miss it."""
+    code = (
+        "import sys, steelyard.cli\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        f"for name in [n for n in sys.modules if n.startswith({module!r})]: del sys.modules[name]\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "steelyard.cli.main()"
+    )
+    line = [sys.executable, "-c", code, "compare", str(data), "--target", "y", "--output", str(tmp_path / "out")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "steelyard: interrupted; nothing was written.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_importing_steelyard_brings_no_command() -> None:
     code = (
         "import sys, steelyard; heavy = {'polars', 'sklearn', 'matplotlib', 'typer', 'rich', 'jinja2', 'narwhals',"

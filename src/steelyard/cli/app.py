@@ -34,9 +34,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 @contextmanager
 def exit_codes(debug: bool, bad_input: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """One line on standard error and an exit code instead of a traceback, unless ``debug``."""
-    from steelyard.compare.read import InputError
-
+    refused: tuple[type[Exception], ...] = (ImportError, *bad_input)
     try:
+        from steelyard.compare.read import InputError  # within: an interrupt may come while it loads
+
+        refused += (InputError,)
         yield
     except KeyboardInterrupt:
         _say("interrupted; nothing was written.")
@@ -47,7 +49,7 @@ def exit_codes(debug: bool, bad_input: tuple[type[Exception], ...] = ()) -> Iter
         if debug:
             raise
         _say(" ".join(str(error).split()) or type(error).__name__)
-        raise typer.Exit(2 if isinstance(error, (InputError, ImportError, *bad_input)) else 1) from None
+        raise typer.Exit(2 if isinstance(error, refused) else 1) from None
 
 
 def _say(text: str) -> None:
