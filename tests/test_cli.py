@@ -242,6 +242,43 @@ def test_an_output_that_is_a_file_is_refused_before_any_training(data: Path) -> 
     assert "'output' must be a folder" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that root cannot write either")
+def test_an_output_that_cannot_be_made_is_refused_before_any_training(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steelyard.compare import run as run_module
+
+    monkeypatch.setattr(run_module, "fit", None)
+    done = run("compare", data, "--target", "y", "--quiet", "--output", "/proc/x/y")
+    assert done.exit_code == 2
+    assert "'output' must be a folder that may be written; got /proc/x/y: " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--quiet"]], ids=["table", "json", "quiet"])
+def test_an_answer_that_cannot_be_saved_is_still_printed(
+    options: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steelyard.compare import report
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_together", full)
+    arguments = ["compare", data, "--target", "y", *QUICK, "--strategies", "", "--output", tmp_path / "out", *options]
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert done.stderr.endswith(
+        f"steelyard: compare: the report could not be written to {tmp_path / 'out'}: No space left on device\n"
+    )
+    assert "Traceback" not in done.stderr
+    if options == ["--json"]:
+        assert json.loads(done.stdout)["recommendation"]["headline"]
+    else:
+        assert ("class shares alone" in done.stdout) == (options == [])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failure_on_the_way_exits_with_1(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from steelyard.compare import run as run_module
 

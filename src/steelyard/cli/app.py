@@ -214,11 +214,20 @@ def compare(
                 epochs=epochs, drop=drop or (), group=group or (), varies=varies or (),
                 split_duplicates=split_duplicates, threads=threads, progress=progress,
             )  # fmt: skip
-        written = comparison.save(output) if output is not None else []
+        written: list[str] = []
+        failure: Exception | None = None
+        if output is not None:
+            try:
+                written = comparison.save(output)
+            except Exception as error:  # the answer took long to find: print it before saying what went wrong
+                failure = error
         if as_json:
             _print_json(comparison.to_dict())
         elif not quiet:
             show.comparison(comparison, written)
+        if failure is not None:
+            reason = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
+            raise RuntimeError(f"compare: the report could not be written to {output}: {reason}") from failure
 
 
 def _words(text: str | None) -> list[str] | None:

@@ -27,11 +27,28 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
         if find_spec(module) is None:
             raise ImportError(f"A report needs {package}, which is not installed: pip install 'steelyard[report]'")
     path = Path(folder)
-    standing = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not standing.is_dir():
-        bad("compare", "output", "a folder", f"{standing}, which is a file")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        bad("compare", "output", "a folder that may be written", f"{standing}, which may not")
+    try:
+        standing = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not standing.is_dir():
+            bad("compare", "output", "a folder", f"{standing}, which is a file")
+        _try_writing(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        bad("compare", "output", "a folder that may be written", f"{path}: {reason}")
+
+
+def _try_writing(folder: Path) -> None:
+    """Make the folder and a file in it, and take both away again: permissions alone do not say whether that works."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def save(comparison: Comparison, folder: str | os.PathLike[str]) -> list[str]:
