@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -113,7 +115,9 @@ def test_save_writes_three_files_that_agree(comparison: Comparison, tmp_path: Pa
     written = comparison.save(tmp_path / "deep" / "report")
     assert [Path(p).name for p in written] == ["report.html", "report.json", "recommended.py"]
     assert json.loads(Path(written[1]).read_text(encoding="utf-8")) == json.loads(json.dumps(comparison.to_dict()))
-    assert Path(written[2]).read_text(encoding="utf-8") == comparison.python
+    program = Path(written[2]).read_text(encoding="utf-8")
+    assert program.splitlines()[0] == comparison.python.splitlines()[0]
+    assert program.splitlines()[-5:] == comparison.python.splitlines()[-5:]
     assert sorted(p.name for p in (tmp_path / "deep" / "report").iterdir()) == [
         "recommended.py",
         "report.html",
@@ -122,6 +126,31 @@ def test_save_writes_three_files_that_agree(comparison: Comparison, tmp_path: Pa
     first = Path(written[0]).read_bytes()
     comparison.save(tmp_path / "deep" / "report")
     assert Path(written[0]).read_bytes() == first
+
+
+def test_the_saved_program_runs_from_any_folder(
+    frame: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("work", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    frame.write_csv("it's.csv")
+    found = compare("it's.csv", "kind", folds=3, repeats=1, epochs=1, strategies=[])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    written = found.save(tmp_path / "work" / "deep" / "out")
+    assert str(tmp_path) not in Path(written[2]).read_text(encoding="utf-8")
+    (tmp_path / "work").rename(tmp_path / "moved")
+    program = tmp_path / "moved" / "deep" / "out" / "recommended.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"log loss {found.outcomes[0].scores[0]['log_loss']:.4f}" in done.stdout
+
+
+def test_the_saved_program_of_a_data_frame_says_what_it_lacks(frame: pl.DataFrame, tmp_path: Path) -> None:
+    written = compare(frame, "kind", folds=3, repeats=1, epochs=1, strategies=[]).save(tmp_path)
+    done = subprocess.run([sys.executable, written[2]], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Set 'frame' to the data frame that was compared, above this line.\n"
 
 
 @pytest.mark.parametrize("fail_at", [0, 1])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 
 from steelyard.compare.cutoffs import TUNABLE
@@ -9,7 +12,14 @@ from steelyard.compare.strategies import STRATEGIES
 from steelyard.compare.table import Table
 from steelyard.compare.train import Recipe
 
-__all__ = ["script"]
+__all__ = ["for_folder", "script"]
+
+
+NEEDS_FRAME = """\
+# The comparison was given a data frame. In a notebook that has it as `frame`, this runs; in a file, read it here.
+if "frame" not in globals():
+    raise SystemExit("Set 'frame' to the data frame that was compared, above this line.")
+"""
 
 
 def script(
@@ -55,7 +65,7 @@ def script(
             "\nwatched = steelyard.nn.CrossEntropyLoss(weight=weights)  # what training aims at"
         )
         watch, order = "watched", "torch.tensor(list(sampler))"
-    start = "" if table.source else "# frame: your data frame\n"
+    start = "" if table.source else NEEDS_FRAME
     blocks = [
         f"# {_one_line(table.name)}, target '{_one_line(table.target_name)}': {strategy.label}, "
         "as in the first split of the comparison.",
@@ -100,6 +110,23 @@ print(f"balanced accuracy {balanced_accuracy_score(y_test, decisions):.4f}")
 print(f"log loss {log_loss(y_test, probabilities):.4f}, undone {log_loss(y_test, natural):.4f}")""",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def for_folder(program: str, table: Table, folder: Path) -> str:
+    """The program as a file in ``folder`` that finds the data from wherever it is run.
+
+    The path goes out from the program's own folder: a project that is moved or shared as a whole keeps working, and
+    nothing about this machine's folders is told. On another drive, where there is no such path, it starts at the root.
+    """
+    if table.path is None:
+        return program
+    try:
+        way = Path(os.path.relpath(table.path, folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return program.replace(f"load({table.source!r}, ", f"load({str(table.path)!r}, ", 1)
+    found = f"table = load(Path(__file__).resolve().parent / {way!r}, "
+    program = program.replace(f"table = load({table.source!r}, ", found, 1)
+    return program.replace("import copy\n", "import copy\nfrom pathlib import Path\n", 1)
 
 
 def _one_line(text: str) -> str:

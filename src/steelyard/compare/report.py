@@ -13,6 +13,7 @@ from typing import Any
 
 from steelyard.compare.comparison import Comparison
 from steelyard.compare.evaluate import METRICS, Interval
+from steelyard.compare.paste import for_folder
 from steelyard.compare.read import bad
 
 __all__ = ["check_folder", "render", "save", "write_together"]
@@ -60,7 +61,7 @@ def save(comparison: Comparison, folder: str | os.PathLike[str]) -> list[str]:
         {
             "report.html": render(comparison),
             "report.json": json.dumps(data, indent=2, ensure_ascii=False) + "\n",
-            "recommended.py": comparison.python,
+            "recommended.py": for_folder(comparison.python, comparison.table, Path(folder)),
         },
     )
 

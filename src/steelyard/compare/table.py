@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ class Table:
 
     name: str
     source: str | None
-    """Path of the file, where it was read from one."""
+    """Path of the file as it was given, where there is one."""
     features: pl.DataFrame
     columns: tuple[Column, ...]
     target_name: str
@@ -36,6 +38,8 @@ class Table:
     grouping: str
     """In words, which rows stay together."""
     notes: tuple[str, ...]
+    path: Path | None = None
+    """The same from the root, for a program that may run in another folder."""
 
     @property
     def counts(self) -> np.ndarray:
@@ -66,10 +70,10 @@ def load(
     frame, name = read(source, function)
     labels = column(frame, target, function, "target")
     for argument, names in (("drop", drop), ("group", group), ("varies", varies)):
-        for given in names:
-            column(frame, given, function, argument)
-            if given == target:
-                bad(function, argument, "columns other than the target", f"'{given}'")
+        for word in names:
+            column(frame, word, function, argument)
+            if word == target:
+                bad(function, argument, "columns other than the target", f"'{word}'")
     codes, classes = class_labels(labels, function)
     columns = describe_columns(frame, target, drop=tuple(drop), group=tuple(group))
     features = feature_frame(frame, columns)
@@ -96,9 +100,9 @@ def load(
         reasons.append("rows with identical features" + uncounted)
     groups = join_groups(kinds) if kinds else np.arange(frame.height)
     grouping = ", and ".join(reasons) or "nothing: each row stands alone"
-    path = None if name == "data frame" else str(source)
+    given, path = (str(source), Path(source).resolve()) if isinstance(source, str | os.PathLike) else (None, None)
     return Table(
-        name, path, features, tuple(columns), target, codes, classes, groups, grouping, tuple(notes)
+        name, given, features, tuple(columns), target, codes, classes, groups, grouping, tuple(notes), path
     )  # fmt: skip
 
 
