@@ -127,11 +127,19 @@ def test_no_digit_is_lost_at_the_edge(width: int, data: Path) -> None:
     assert console.measure(table).minimum <= width
 
 
-def test_compare_without_a_folder_prints_the_python(data: Path) -> None:
-    done = run("compare", data, "--target", "y", *QUICK, "--strategies", "weights")
+def test_compare_prints_the_python_where_asked_for(data: Path, tmp_path: Path) -> None:
+    arguments = ["compare", data, "--target", "y", *QUICK, "--strategies", ""]
+    done = run(*arguments)
+    assert "make_splits" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("The program that trains this: --show-code prints it")
+    done = run(*arguments, "--show-code")
     code = done.stdout[done.stdout.index("# small.csv, target") :]
     ast.parse(code)
     assert "make_splits" in code
+    done = run(*arguments, "--output", tmp_path / "out")
+    assert "make_splits" not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("recommended.py")
+    assert "make_splits" in json.loads(run(*arguments, "--json").stdout)["python"]
 
 
 def test_options_reach_the_comparison(data: Path) -> None:

@@ -192,6 +192,7 @@ def compare(
     ] = False,
     threads: Annotated[int, typer.Option(help="PyTorch threads; the model is too small to gain from more.")] = 1,
     as_json: Json = False,
+    show_code: Annotated[bool, typer.Option("--show-code", help="Print the program of the remedy.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")] = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -224,7 +225,7 @@ def compare(
         if as_json:
             _print_json(comparison.to_dict())
         elif not quiet:
-            show.comparison(comparison, written)
+            show.comparison(comparison, written, code=show_code)
         if failure is not None:
             reason = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
             raise RuntimeError(f"compare: the report could not be written to {output}: {reason}") from failure

@@ -175,8 +175,8 @@ def _scores(found: Comparison, side: Sequence[str], whole: Sequence[int]) -> Tab
     return table
 
 
-def comparison(found: Comparison, written: Sequence[str]) -> None:
-    """Print the table, the recommendation, and the program or where it was written."""
+def comparison(found: Comparison, written: Sequence[str], *, code: bool = False) -> None:
+    """Print the table, the recommendation, and where the program was written or, for ``code``, the program."""
     console, advice = _console(), found.recommendation
     console.print(
         f"\n[bold]{escape(found.table.name)}[/], target [bold]{escape(found.table.target_name)}[/]: "
@@ -192,8 +192,9 @@ def comparison(found: Comparison, written: Sequence[str]) -> None:
         console.print("About the data:")
         _bullets(console, found.table.notes)
     console.print()
-    if written:
-        for path in written:
-            console.print(escape(path), soft_wrap=True)
-    else:
+    for path in written:
+        console.print(escape(path), soft_wrap=True)
+    if code:
         console.print(escape(found.python), soft_wrap=True)
+    elif not written:
+        console.print("The program that trains this: --show-code prints it, --output DIR writes it with a report.")
