@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import os
 import re
@@ -125,6 +126,21 @@ def test_no_digit_is_lost_at_the_edge(width: int, data: Path) -> None:
         assert f"{found.scores['none'].interval('balanced_accuracy', 0.5).mean:.3f}" in text
         assert "class weights, power ½" in text
     assert console.measure(table).minimum <= width
+
+
+def test_compare_says_of_the_data_what_inspect_says(data: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    pl.DataFrame({"x": [float(i % 7 + i) for i in range(60)], "y": ["a"] * 51 + ["b"] * 9}).write_csv(few)
+    even = tmp_path / "even.csv"
+    pl.DataFrame({"x": [float(i % 7 + i) for i in range(60)], "y": ["a", "b"] * 30}).write_csv(even)
+    for path, words in ((few, "Few rows: 'b' (9)"), (even, "there is no imbalance to remedy"), (data, "Always")):
+        said = json.loads(run("inspect", path, "--target", "y", "--json").stdout)["observations"]
+        assert any(words in sentence for sentence in said)
+        done = run("compare", path, "--target", "y", *QUICK, "--strategies", "", "--output", tmp_path / "out")
+        table = " ".join(done.stdout.replace("•", " ").split())
+        assert all(sentence in table for sentence in said)
+        page = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+        assert all(f"<li>{sentence}</li>" in page for sentence in said)
 
 
 def test_compare_prints_the_python_where_asked_for(data: Path, tmp_path: Path) -> None:

@@ -188,9 +188,8 @@ def comparison(found: Comparison, written: Sequence[str], *, code: bool = False)
     if advice.costs:
         console.print("It costs:")
         _bullets(console, [cost.replace("`", "") for cost in advice.costs])
-    if found.table.notes:
-        console.print("About the data:")
-        _bullets(console, found.table.notes)
+    console.print("About the data:")
+    _bullets(console, found.observations)
     console.print()
     for path in written:
         console.print(escape(path), soft_wrap=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from steelyard._version import __version__
 from steelyard.compare.evaluate import METRICS
-from steelyard.compare.inspection import Duplicates, class_table, find_duplicates
+from steelyard.compare.inspection import Duplicates, Inspection, class_table, find_duplicates
 from steelyard.compare.paste import script
 from steelyard.compare.read import bad
 from steelyard.compare.recommend import Recommendation, Scores, recommend
@@ -76,6 +76,11 @@ class Comparison:
             "brier": float(1 - (share**2).sum()),
             "macro_f1": float(2 * share.max() / (1 + share.max()) / len(share)),
         }
+
+    @property
+    def observations(self) -> list[str]:
+        """What stands out in the data, the same sentences that :func:`inspect` gives."""
+        return Inspection(self.table, self.duplicates).observations
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain values, ready for JSON. The same data, options and versions give the same values."""

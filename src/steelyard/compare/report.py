@@ -109,7 +109,7 @@ def render(comparison: Comparison) -> str:
         columns=_columns(comparison),
         recall=_recall_rows(comparison),
         plots=plots(comparison),
-        observations=_observations(comparison),
+        observations=comparison.observations,
     )
 
 
@@ -165,9 +165,3 @@ def shade(value: float) -> str:
     """From near white at 0 to deep blue at 1."""
     low, high = (245, 248, 252), (8, 81, 140)
     return "#" + "".join(f"{round(a + (b - a) * value):02x}" for a, b in zip(low, high, strict=True))
-
-
-def _observations(comparison: Comparison) -> list[str]:
-    from steelyard.compare.inspection import Inspection
-
-    return Inspection(comparison.table, comparison.duplicates).observations
