@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from steelyard.compare import InputError, load
+from steelyard.compare import InputError, inspect, load
 from steelyard.compare.columns import MISSING, describe_columns, feature_frame
 from steelyard.compare.table import class_labels, group_rows, join_groups
 
@@ -81,6 +81,18 @@ def test_features_hold_numbers_with_nulls_and_words_without() -> None:
         "c": ["a", MISSING, "b"],
         "d": [1.0, None, 10.0],
     }
+
+
+def test_words_among_numbers_count_as_missing_where_they_are_listed_too() -> None:
+    frame = pl.DataFrame(
+        {"t": ["1", "2", "?", None, "NaN", " 2"], "c": ["a", "?", None, "a", "a", "b"], "y": [0, 1] * 3}
+    )
+    columns = {c.name: c for c in describe_columns(frame, "y")}
+    features = feature_frame(frame, list(columns.values()))
+    assert (columns["t"].role, columns["t"].nulls, columns["t"].unique) == ("number", 3, 2)
+    assert columns["t"].nulls == features["t"].null_count()
+    assert (columns["c"].role, columns["c"].nulls, columns["c"].unique) == ("category", 1, 3)
+    assert "'t' (50%)" in "".join(inspect(frame, "y").observations)
 
 
 def test_group_rows_takes_missing_as_equal_to_missing() -> None:

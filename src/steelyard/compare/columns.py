@@ -49,6 +49,9 @@ def describe_columns(
             role, note = "unused", "left out on request"
         else:
             role, note = _role(series, nulls, unique)
+        if role == "number" and series.dtype not in (pl.Boolean, pl.Null) and not series.dtype.is_numeric():
+            read = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+            nulls, unique = missing_count(read), _unique(read)  # as they enter: '?' among numbers is a missing number
         columns.append(Column(series.name, str(series.dtype), role, nulls, unique, note))
     return columns
 
