@@ -7,13 +7,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from steelyard.compare import METRICS, STRATEGIES, Comparison, InputError, compare
+from steelyard.compare import METRICS, STRATEGIES, Comparison, InputError, compare, plots
 from steelyard.compare import report as report_module
 from steelyard.compare.evaluate import Interval
 from steelyard.compare.report import change_text, check_folder, render, shade, verdict, write_together
@@ -81,6 +83,28 @@ def test_names_in_the_data_cannot_become_markup() -> None:
     assert "<i>a</i>" not in text
     assert "<b>x</b>" not in text
     assert "&lt;i&gt;a&lt;/i&gt;" in text
+
+
+@pytest.mark.parametrize("chosen", ["none", "threshold", "logit_adjustment", "weights", "focal"])
+def test_orange_is_what_is_recommended_in_every_plot(comparison: Comparison, chosen: str) -> None:
+    advised = replace(comparison, recommendation=replace(comparison.recommendation, strategy=chosen))
+    shown = plots._shown(advised)
+    label = STRATEGIES[chosen].label
+    orange = [(o, name) for o, colour, name in shown if colour == plots.ORANGE]
+    assert len(orange) == 1
+    assert orange[0][1].startswith(f"{label} (recommended)")
+    assert ("the network of do nothing" in orange[0][1]) == (chosen in ("threshold", "logit_adjustment"))
+    own = next(o for o in comparison.outcomes if o.strategy.name == chosen)
+    assert np.array_equal(orange[0][0].probabilities, own.probabilities)  # type: ignore[arg-type]
+    beside = [(o.strategy, colour) for o, colour, _ in shown if colour != plots.ORANGE]
+    assert len(beside) == 1
+    if chosen in ("none", "threshold"):
+        assert beside[0][1] == plots.BLUE
+        assert beside[0][0].name not in ("none", "threshold", "logit_adjustment")
+    else:
+        assert (beside[0][0].name, beside[0][1]) == ("none", plots.INK)
+    for drawing in plots.plots(advised).values():
+        assert plots.ORANGE in drawing
 
 
 ATTACK = '" onload="document.title=1" x="<!-- --><script>alert(1)</script>'

@@ -20,6 +20,7 @@ from sklearn.metrics import precision_recall_curve
 from steelyard.compare.comparison import Comparison
 from steelyard.compare.evaluate import METRICS, Interval
 from steelyard.compare.run import Outcome
+from steelyard.compare.strategies import STRATEGIES
 
 __all__ = ["plots"]
 
@@ -31,7 +32,7 @@ STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET,
     "xtick.color": QUIET, "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 10,
-    "legend.frameon": False, "legend.fontsize": 9, "svg.fonttype": "path", "figure.facecolor": "white",
+    "legend.framealpha": 0.85, "legend.edgecolor": "none", "legend.fontsize": 9, "svg.fonttype": "path", "figure.facecolor": "white",
 }  # fmt: skip
 
 
@@ -114,15 +115,27 @@ def _rarest(comparison: Comparison) -> tuple[int, str]:
     return c, textwrap.shorten(comparison.table.words[c], 30, placeholder="…")
 
 
-def _shown(comparison: Comparison) -> list[tuple[Outcome, str]]:
-    """Doing nothing, and the remedy to set beside it: the recommended one, or else the best that has its own scores."""
+def _shown(comparison: Comparison) -> list[tuple[Outcome, str, str]]:
+    """What the plots of the rarest class set side by side, with colour and name.
+
+    Colours mean what they mean in the plot of scores: orange is recommended, ink is doing nothing, blue is any other.
+    Tuned cut-offs leave the probabilities alone, so where they are recommended the curve of doing nothing is theirs;
+    it stands beside the best remedy that trains a network of its own.
+    """
     by_name = {o.strategy.name: o for o in comparison.outcomes}
     metric, scores = comparison.settings.metric, comparison.scores
-    own = [n for n in by_name if n != "none" and by_name[n].strategy.bends]
-    chosen = comparison.recommendation.strategy
-    if chosen not in own:
-        chosen = max(own, key=lambda n: METRICS[metric].better(float(np.mean(scores[n].values[metric]))), default="")
-    return [(by_name["none"], BLUE)] + ([(by_name[chosen], ORANGE)] if chosen else [])
+    strategy = by_name[comparison.recommendation.strategy].strategy
+    name = f"{strategy.label} (recommended)"
+    if strategy.same_network_as:
+        name += f",\nthe network of {STRATEGIES[strategy.same_network_as].label}"
+    if strategy.bends:
+        return [(by_name["none"], INK, by_name["none"].strategy.label), (by_name[strategy.name], ORANGE, name)]
+    shown = [(by_name["none"], ORANGE, name)]
+    trained = [n for n, o in by_name.items() if n != "none" and not o.strategy.same_network_as]
+    if trained:
+        best = max(trained, key=lambda n: METRICS[metric].better(float(np.mean(scores[n].values[metric]))))
+        shown.append((by_name[best], BLUE, by_name[best].strategy.label))
+    return shown
 
 
 def _precision_recall(comparison: Comparison) -> str:
@@ -133,17 +146,17 @@ def _precision_recall(comparison: Comparison) -> str:
     with _style("precision-recall"):
         figure = Figure(figsize=(5.4, 4.3), layout="constrained")
         axes = figure.subplots()
-        strong = {o.strategy.name for o, _ in shown}
+        strong = {o.strategy.name for o, _, _ in shown}
         others = [o for o in comparison.outcomes if o.strategy.name not in strong and not o.strategy.tuned]
         highest = 3 * share
-        for index, (outcome, colour) in enumerate([*((o, FAINT) for o in others), *shown]):
+        faint = [(o, FAINT, "" if index else "the other remedies") for index, o in enumerate(others)]
+        for outcome, colour, label in [*faint, *shown]:
             assert outcome.probabilities is not None
             precision, recall, _ = precision_recall_curve(truth, outcome.probabilities[:, c])
-            label = outcome.strategy.label if colour != FAINT else ("the other remedies" if index == 0 else None)
             width = 1.2 if colour == FAINT else 2.0
             settled = precision[recall > 0.05]  # the first few rows make the curve jump; they do not set the scale
             highest = max(highest, float(settled.max()))
-            axes.step(recall, precision, where="post", color=colour, linewidth=width, label=label)
+            axes.step(recall, precision, where="post", color=colour, linewidth=width, label=label or None)
         axes.axhline(share, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label=f"by chance: {share:.3f}")
         axes.set(xlim=(0, 1), ylim=(0, min(1.02, 1.3 * highest)))
         axes.set_xlabel("recall (share of the rows of the class that are found)")
@@ -158,10 +171,9 @@ def _reliability(comparison: Comparison) -> str:
     c, word = _rarest(comparison)
     truth = comparison.table.target == c
     lines: list[tuple[str, np.ndarray, str, str]] = []
-    for outcome, colour in _shown(comparison):
+    for outcome, colour, label in _shown(comparison):
         assert outcome.probabilities is not None
         assert outcome.undone is not None
-        label = outcome.strategy.label
         if outcome.strategy.bends:
             lines.append((f"{label}, as it comes", outcome.probabilities[:, c], colour, "o"))
             lines.append((f"{label}, undone", outcome.undone[:, c], GREEN, "s"))
