@@ -32,7 +32,8 @@ STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET,
     "xtick.color": QUIET, "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 10,
-    "legend.framealpha": 0.85, "legend.edgecolor": "none", "legend.fontsize": 9, "svg.fonttype": "path", "figure.facecolor": "white",
+    "legend.framealpha": 0.85, "legend.edgecolor": "none", "legend.fontsize": 9, "svg.fonttype": "path",
+    "figure.facecolor": "white",
 }  # fmt: skip
 
 
