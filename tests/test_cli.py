@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import html
 import json
 import os
@@ -194,7 +195,7 @@ BAD = {
     "unreadable": (["broken.parquet", "--target", "y"], "readable parquet file"),
     "unknown kind": (["notes.txt", "--target", "y"], "must be a file ending in"),
     "no such column": (["good.csv", "--target", "clas"], "got 'clas'. Did you mean 'class'?"),
-    "missing label": (["null.csv", "--target", "y"], "'y' with 1 missing, the first in row 2"),
+    "missing label": (["null.csv", "--target", "y"], "'y' with 1 missing, the first in row 1 (the first is 0)"),
     "a number": (["number.csv", "--target", "y"], "looks like a number"),
     "one class": (["good.csv", "--target", "one"], "at least two classes"),
     "rare class": (["rare.csv", "--target", "y"], "got 2 for class 'b' (2 rows in all)"),
@@ -249,6 +250,40 @@ def test_the_other_commands_refuse_alike(name: str, what: str, mess: Path, monke
     assert done.stderr.startswith("steelyard: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+FAULTS = {
+    "too many fields": (b"x,y\n1,a\n2,b\n3,4,c\n", "row 2 (the first is 0): 3 fields where the header has 2"),
+    "open quote": (b'x,y\n1,a\n2,"b\n3,c\n', "line 4: unexpected end of data"),
+    "not UTF-8": (b"x,y\n1,a\n\xff,b\n", "line 3: byte 0xff is not UTF-8"),
+    "semicolons": (b"x;y\n1;a\n2;b\n", "got 'y'. The only column is 'x;y': the columns seem to be separated by ';'."),
+    "tabs": (b"x\ty\n1\ta\n2\tb\n", "separated by '\\t'. Save them with tabs as .tsv."),
+    "missing": (b"x,y\n1,a\n2,\n", "row 1 (the first is 0)"),
+}
+
+
+@pytest.mark.parametrize("what", ["inspect", "weights"])
+@pytest.mark.parametrize(("text", "message"), FAULTS.values(), ids=FAULTS)
+def test_the_commands_say_alike_where_a_file_is_wrong(text: bytes, message: str, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_bytes(text)
+    done = run(what, path, "--target", "y")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_commands_read_packed_files_and_whole_floats_alike(tmp_path: Path) -> None:
+    for name, mark in (("d.csv.gz", ","), ("d.tsv.gz", "\t")):
+        path = tmp_path / name
+        lines = [f"x{mark}y", *(f"{i % 7}{mark}{i % 3 // 2}.0" for i in range(30))]
+        path.write_bytes(gzip.compress("\n".join(lines).encode()))
+        found = [json.loads(run(what, path, "--target", "y", "--json").stdout) for what in ("inspect", "weights")]
+        classes = [[(repr(c["label"]), c["count"]) for c in one["classes"]] for one in found]
+        assert classes == [[("0", 20), ("1", 10)]] * 2
+        space: dict[str, object] = {}
+        exec(found[1]["python"], space)
+        assert space["loss"].weight.tolist() == [c["weight"] for c in found[1]["classes"]]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,13 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "missing label": (
         GOOD.with_columns(pl.Series("y", ["a", None, "a", None])),
         {},
-        "'target' must be a column without missing values; got 'y' with 2 missing, the first in row 2.",
+        "got 'y' with 2 missing, the first in row 1 (the first is 0).",
     ),
-    "nan label": (GOOD.with_columns(pl.Series("y", [1.0, 2.0, float("nan"), 1.0])), {}, "the first in row 3"),
+    "nan label": (
+        GOOD.with_columns(pl.Series("y", [1.0, 2.0, float("nan"), 1.0])),
+        {},
+        "the first in row 2 (the first is 0)",
+    ),
     "one class": (GOOD.with_columns(y=pl.lit("a")), {}, "at least two classes; got 'y', always 'a'"),
     "a measurement": (
         pl.DataFrame({"x": [1, 2] * 150, "y": np.linspace(0, 1, 300)}),

@@ -117,19 +117,23 @@ def weights(
         import warnings
 
         from steelyard.cli import show
+        from steelyard.compare.read import column, header, read
+        from steelyard.compare.table import plain
         from steelyard.counts import count_classes
         from steelyard.weights import class_weights
 
         options: dict[str, Any] = {
             "power": power, "beta": beta, "cap": cap, "normalize": normalize, "missing": missing
         }  # fmt: skip
-        counts = count_classes(data, target)
+        column(header(data, "weights"), target, "weights", "target")
+        packed = data.suffix.lower() == ".gz"  # which is not read in pieces
+        counts = count_classes(read(data, "weights")[0] if packed else data, target)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             values = class_weights(counts, scheme, **options)
         for warning in caught:
             _say(f"note: {warning.message}")
-        table = show.weight_table(counts.classes, counts.counts.tolist(), values.tolist())
+        table = show.weight_table([plain(c) for c in counts.classes], counts.counts.tolist(), values.tolist())
         code = show.weight_code(str(data), target, scheme, options)
         if as_json:
             _print_json(

@@ -109,11 +109,14 @@ def weight_code(source: str, target: str, scheme: str, options: dict[str, Any]) 
     """The Python that makes the same weights and a loss with them."""
     usual = {"power": 1.0, "beta": None, "cap": None, "normalize": None, "missing": "raise"}
     given = "".join(f", {name}={value!r}" for name, value in options.items() if value != usual[name])
+    packed = source.lower().endswith(".gz")
+    tabs = ', separator="\\t"' if source.lower().endswith(".tsv.gz") else ""
+    rows = f"pl.read_csv({source!r}{tabs}, infer_schema_length=None)" if packed else repr(source)
     return (
-        "import steelyard.nn\n"
+        ("import polars as pl\n\n" if packed else "") + "import steelyard.nn\n"
         "from steelyard.counts import count_classes\n"
         "from steelyard.weights import class_weights\n\n"
-        f"counts = count_classes({source!r}, {target!r})  # better: of the training rows only\n"
+        f"counts = count_classes({rows}, {target!r})  # better: of the training rows only\n"
         f"loss = steelyard.nn.CrossEntropyLoss(weight=class_weights(counts, {scheme!r}{given}))"
     )
 

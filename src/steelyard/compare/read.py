@@ -11,8 +11,9 @@ import narwhals as nw
 import polars as pl
 
 from steelyard._errors import refuse
+from steelyard.counts._files import _csv_fault
 
-__all__ = ["InputError", "bad", "column", "read"]
+__all__ = ["InputError", "bad", "check_file", "column", "header", "read"]
 
 READERS = {
     ".parquet": "parquet",
@@ -22,6 +23,9 @@ READERS = {
     ".csv.gz": "csv",
     ".tsv.gz": "tsv",
 }
+
+
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 class InputError(ValueError):
@@ -56,7 +60,8 @@ def read(source: Any, function: str) -> tuple[pl.DataFrame, str]:
     return frame, name
 
 
-def _read_file(path: Path, function: str) -> pl.DataFrame:
+def check_file(path: Path, function: str) -> str:
+    """The kind of a file that is there, is no folder, and is not empty: ``parquet``, ``csv`` or ``tsv``."""
     if not path.exists():
         bad(function, "source", "the path of a file", f"{path}, which does not exist", _near(path))
     if path.is_dir():
@@ -67,14 +72,29 @@ def _read_file(path: Path, function: str) -> pl.DataFrame:
         bad(function, "source", f"a file ending in {', '.join(READERS)}", str(path))
     if path.stat().st_size == 0:
         bad(function, "source", "a table with at least one row", f"{path}, which is empty")
+    return kind
+
+
+def header(path: Path, function: str) -> pl.DataFrame:
+    """The columns of a file, without its rows."""
+    kind = check_file(path, function)
+    return _parse(path, kind, function, rows=0)
+
+
+def _read_file(path: Path, function: str) -> pl.DataFrame:
+    return _parse(path, check_file(path, function), function)
+
+
+def _parse(path: Path, kind: str, function: str, rows: int | None = None) -> pl.DataFrame:
+    separator = SEPARATORS.get(kind, "")
     try:
         if kind == "parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(
-            path, separator="\t" if kind == "tsv" else ",", infer_schema_length=None, try_parse_dates=True
-        )
+            return pl.read_parquet(path, n_rows=rows)
+        return pl.read_csv(path, separator=separator, infer_schema_length=None, try_parse_dates=True, n_rows=rows)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        if separator and path.suffix.lower() != ".gz":
+            reason = _csv_fault(path, separator) or reason  # where, which Polars does not say
         bad(function, "source", f"a readable {kind} file", f"{path}: {reason.rstrip('.')}")
 
 
@@ -90,6 +110,11 @@ def column(frame: pl.DataFrame, name: str, function: str, argument: str) -> pl.S
     """The column ``name``, or a refusal that suggests the closest one."""
     if name in frame.columns:
         return frame[name]
+    other = next((mark for mark in ";\t|," if frame.width == 1 and mark in frame.columns[0]), "")
+    if other:
+        hint = f"The only column is {frame.columns[0]!r}: the columns seem to be separated by {other!r}. "
+        hint += "Save them with tabs as .tsv." if other == "\t" else "Save the file with commas as .csv."
+        bad(function, argument, "a column of the data", f"'{name}'", hint)
     close = difflib.get_close_matches(str(name), frame.columns, n=1, cutoff=0.5)
     shown = ", ".join(frame.columns[:8]) + (", ..." if frame.width > 8 else "")
     hint = f"Did you mean '{close[0]}'?" if close else f"The columns are {shown}."

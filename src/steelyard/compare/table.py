@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from steelyard.compare.columns import Column, describe_columns, feature_frame
 from steelyard.compare.read import bad, column, read
 
-__all__ = ["Table", "class_labels", "group_rows", "join_groups", "load"]
+__all__ = ["Table", "class_labels", "group_rows", "join_groups", "load", "plain"]
 
 MOST_CLASSES = 200
 
@@ -115,7 +115,9 @@ def class_labels(labels: pl.Series, function: str) -> tuple[np.ndarray, tuple[An
     missing = labels.is_null() | labels.is_nan() if labels.dtype.is_float() else labels.is_null()
     if missing.any():
         count = int(missing.sum())
-        where = f"'{labels.name}' with {count:,} missing, the first in row {int(missing.arg_max() or 0) + 1}"
+        where = (
+            f"'{labels.name}' with {count:,} missing, the first in row {int(missing.arg_max() or 0)} (the first is 0)"
+        )
         bad(function, "target", "a column without missing values", where, "Leave those rows out or give them a class.")
     if labels.dtype.is_nested() or labels.dtype in (pl.Binary, pl.Object):
         bad(function, "target", "a column of classes", f"'{labels.name}' of type {labels.dtype}")
@@ -129,10 +131,10 @@ def class_labels(labels: pl.Series, function: str) -> tuple[np.ndarray, tuple[An
         got = f"'{labels.name}' with {len(distinct):,} different values, which looks like {looks}"
         bad(function, "target", f"a column of classes, {MOST_CLASSES} at the most", got, "Cut it into classes first.")
     codes = distinct.search_sorted(labels).cast(pl.Int64).to_numpy()
-    return np.array(codes), tuple(_plain(value) for value in distinct.to_list())
+    return np.array(codes), tuple(plain(value) for value in distinct.to_list())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A class as JSON can hold it; whole floats as they are written by people (1 rather than 1.0)."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
