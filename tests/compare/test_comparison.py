@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from steelyard.compare import METRICS, STRATEGIES, Comparison, InputError, Inspection, compare, inspect, load
+from steelyard.compare.comparison import GOALS
 from steelyard.compare.inspection import find_duplicates
 from steelyard.compare.paste import script
 
@@ -241,3 +242,8 @@ def test_equal_rows_on_both_sides_are_not_called_kept_together(frame: pl.DataFra
         said = [text for text in Inspection(table, find_duplicates(table)).observations if "repeat an earlier" in text]
         assert len(said) == 1
         assert words in said[0]
+
+
+def test_the_page_names_every_remedy_and_metric() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in (*STRATEGIES, *GOALS))

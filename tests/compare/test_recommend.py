@@ -131,6 +131,22 @@ def test_recall_that_moves_is_told() -> None:
     assert advice.reasons[1] == "Recall of 'ill' goes from 5% to 60%; recall of 'well' goes from 95% to 80%."
 
 
+def test_every_recall_that_moves_is_told_up_to_six() -> None:
+    for classes in (4, 9):
+        up = np.linspace(0.3, -0.2, classes)
+        before = Scores("none", {"balanced_accuracy": [0.5, 0.51, 0.52]}, np.full((3, classes), 0.5))
+        after = Scores("weights", {"balanced_accuracy": [0.7, 0.72, 0.71]}, np.tile(0.5 + up, (3, 1)))
+        said = recommend([before, after], "balanced_accuracy", 0.25, list("abcdefghi")[:classes]).reasons[1]
+        assert said.startswith("Recall of 'a' goes from 50% to 80%; recall of '")
+        assert said.count("goes from") == (4 if classes == 4 else 2)
+        assert said.endswith("; the other 7 that move lie between.") == (classes == 9)
+
+
+def test_a_change_that_rounds_to_nothing_is_not_printed_as_one() -> None:
+    advice = judge(result("none", balanced_accuracy=0.5), result("weights", jitter=0.1, balanced_accuracy=0.5001))
+    assert advice.reasons[1] == "Not even the nearest, class weights, changes it by 0.001 on average."
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_has_advice(name: str) -> None:
     assert STRATEGIES[name].advice.endswith(".")

@@ -83,3 +83,9 @@ def test_groups_too_coarse_for_the_folds_are_refused() -> None:
     groups[10:] = [4, 4, 5, 5, 5]  # class 2 has two groups only
     with pytest.raises(InputError, match="class 'c'"):
         make_splits(target, groups, NAMES)
+
+
+def test_one_row_is_not_called_rows() -> None:
+    target = np.r_[np.zeros(50, dtype=np.int64), 1]
+    with pytest.raises(InputError, match=r"class 'b' \(1 row in all\)"):
+        make_splits(target, np.arange(51), ("a", "b"))

@@ -130,7 +130,9 @@ def _nothing(others: Sequence[Scores], gains: Mapping[str, Interval], metric: st
     if others:
         closest = max(others, key=lambda r: measure.better(gains[r.name].mean))
         label, change = STRATEGIES[closest.name].label, signed(gains[closest.name])
-        if measure.better(gains[closest.name].mean) > 0:
+        if abs(gains[closest.name].mean) < 0.0005:
+            reasons.append(f"Not even the nearest, {label}, changes it by 0.001 on average.")
+        elif measure.better(gains[closest.name].mean) > 0:
             reasons.append(f"The nearest to help is {label}: {change}, which includes zero.")
         else:
             reasons.append(f"Not even the nearest, {label}, is better on average: {change}.")
@@ -138,15 +140,16 @@ def _nothing(others: Sequence[Scores], gains: Mapping[str, Interval], metric: st
 
 
 def _recall(nothing: Scores, best: Scores, classes: Sequence[str]) -> list[str]:
-    """The class that gains the most recall and the one that loses the most."""
+    """The classes whose recall moves, the largest gain first; of more than six the one at each end."""
     before, after = nothing.recall.mean(axis=0), best.recall.mean(axis=0)
     change = after - before
-    up, down = int(change.argmax()), int(change.argmin())
-    said = []
-    if change[up] > 0.005:
-        said.append(f"recall of '{classes[up]}' goes from {before[up]:.0%} to {after[up]:.0%}")
-    if change[down] < -0.005:
-        said.append(f"recall of '{classes[down]}' goes from {before[down]:.0%} to {after[down]:.0%}")
+    moved = [int(c) for c in (-change).argsort(kind="stable") if abs(change[c]) > 0.005]
+    rest = len(moved) - 2 if len(moved) > 6 else 0
+    if rest:
+        moved = [moved[0], moved[-1]]
+    said = [f"recall of '{classes[c]}' goes from {before[c]:.0%} to {after[c]:.0%}" for c in moved]
+    if rest:
+        said.append(f"the other {rest} that move lie between")
     text = "; ".join(said)
     return [f"{text[0].upper()}{text[1:]}."] if text else []
 

@@ -63,7 +63,7 @@ def _check_sizes(target: np.ndarray, groups: np.ndarray, classes: Sequence[str],
     rare = int(distinct.argmin())
     if distinct[rare] < folds:
         rows = int((target == rare).sum())
-        got = f"{distinct[rare]} for class '{classes[rare]}' ({rows} rows in all)"
+        got = f"{distinct[rare]} for class '{classes[rare]}' ({rows} row{'s' if rows != 1 else ''} in all)"
         rule = (
             f"a column whose every class has at least {folds} groups of rows that can be kept apart, one for each fold"
         )
