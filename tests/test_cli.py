@@ -129,6 +129,20 @@ def test_no_digit_is_lost_at_the_edge(width: int, data: Path) -> None:
     assert console.measure(table).minimum <= width
 
 
+@pytest.mark.parametrize("width", [60, 200])
+def test_scores_that_do_not_fit_are_missed_aloud(width: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from steelyard.cli import show
+    from steelyard.compare import compare
+
+    console = Console(width=width)
+    monkeypatch.setattr(show, "_console", lambda: console)
+    with console.capture() as captured:
+        show.comparison(compare(data, "y", folds=3, repeats=1, epochs=1, strategies=[]), [])
+    assert ("More scores:" in captured.get()) == (width == 60)
+
+
 def test_compare_says_of_the_data_what_inspect_says(data: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     pl.DataFrame({"x": [float(i % 7 + i) for i in range(60)], "y": ["a"] * 51 + ["b"] * 9}).write_csv(few)

@@ -140,8 +140,7 @@ def weights(table: dict[str, Any], code: str, scheme: str) -> None:
 
 def _widest(console: Console, found: Comparison) -> Table:
     """The scores with as many metrics as fit: a table that is too wide would lose digits at its edge."""
-    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier")
-    side = [m for m in names if m != found.settings.metric]
+    side = _side(found)
     while True:
         table = _scores(found, side, whole=(0, 1, 3))
         if _natural_width(table) <= console.width:
@@ -149,6 +148,12 @@ def _widest(console: Console, found: Comparison) -> Table:
         if not side:
             return _scores(found, [], whole=())
         side.pop()
+
+
+def _side(found: Comparison) -> list[str]:
+    """The metrics beside the chosen one, the most telling first."""
+    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier")
+    return [m for m in names if m != found.settings.metric]
 
 
 def _natural_width(table: Table) -> int:
@@ -185,7 +190,10 @@ def comparison(found: Comparison, written: Sequence[str], *, code: bool = False)
         f"\n[bold]{escape(found.table.name)}[/], target [bold]{escape(found.table.target_name)}[/]: "
         f"{len(found.table.target):,} rows, {len(found.outcomes[0].scores)} splits\n"
     )
-    console.print(_widest(console, found))
+    scores = _widest(console, found)
+    console.print(scores)
+    if len(scores.columns) < len(_scores(found, _side(found), whole=()).columns):
+        console.print("[dim]More scores: a wider terminal shows them, and so does the report (--output DIR).[/]")
     console.print(f"\n[bold]{escape(advice.headline)}[/]")
     _bullets(console, advice.reasons)
     if advice.costs:
