@@ -11,7 +11,7 @@ import narwhals as nw
 import polars as pl
 
 from steelyard._errors import refuse
-from steelyard.counts._files import _csv_fault
+from steelyard.counts._files import csv_fault
 
 __all__ = ["InputError", "bad", "check_file", "column", "header", "read"]
 
@@ -94,7 +94,7 @@ def _parse(path: Path, kind: str, function: str, rows: int | None = None) -> pl.
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         if separator and path.suffix.lower() != ".gz":
-            reason = _csv_fault(path, separator) or reason  # where, which Polars does not say
+            reason = csv_fault(path, separator) or reason  # where, which Polars does not say
         bad(function, "source", f"a readable {kind} file", f"{path}: {reason.rstrip('.')}")
 
 

@@ -13,7 +13,7 @@ from steelyard._errors import refuse
 from steelyard.counts._frames import check_column, first_line, import_polars, tally_lazy
 from steelyard.counts._tally import Progress, Tally
 
-__all__ = ["tally_file"]
+__all__ = ["csv_fault", "tally_file"]
 
 _SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
 
@@ -51,7 +51,7 @@ def _reading(path: Path, separator: str | None) -> Iterator[None]:
     try:
         yield
     except import_polars().exceptions.PolarsError as error:
-        reason = _csv_fault(path, separator) if separator else None
+        reason = csv_fault(path, separator) if separator else None
         what = f"'{path}', {reason or first_line(error)}"
         kind = "Parquet" if separator is None else "CSV"
         refuse("count_classes", "source", f"a readable {kind} file", what)
@@ -59,7 +59,7 @@ def _reading(path: Path, separator: str | None) -> Iterator[None]:
         refuse("count_classes", "source", "a readable file", f"'{path}': {error.strerror or error}", error=type(error))
 
 
-def _csv_fault(path: Path, separator: str) -> str | None:
+def csv_fault(path: Path, separator: str) -> str | None:
     """The first row that breaks a CSV file. Slow, and only run once reading has failed."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
