@@ -455,6 +455,10 @@ def test_a_checkpoint_brings_nothing_that_the_constructor_refuses() -> None:
             loss.load_state_dict(state)
     assert loss.weight is None
     assert loss.counts.tolist() == [3, 2]
+    plain = CrossEntropyLoss()
+    with pytest.raises(RuntimeError, match="'margin' must be finite"):
+        plain.load_state_dict({"weight": torch.ones(2), "margin": torch.tensor([0.0, torch.inf])})
+    assert plain.weight is None  # nothing of a refused checkpoint stays
 
 
 def test_a_statistic_from_a_checkpoint_goes_where_the_module_is() -> None:

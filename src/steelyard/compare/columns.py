@@ -97,7 +97,7 @@ def _role(series: pl.Series, nulls: int, unique: int) -> tuple[str, str]:
 
 
 def _span(series: pl.Series) -> int:
-    return int(series.max()) - int(series.min())  # type: ignore[arg-type]
+    return int(series.max()) - int(series.min())  # type: ignore[arg-type]  # the column is integer
 
 
 def numbers_as_text(words: pl.Series) -> bool:

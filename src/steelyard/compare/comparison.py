@@ -210,7 +210,7 @@ def compare(
     options = {
         "drop": list(drop), "group": list(group), "varies": list(varies), "split_duplicates": split_duplicates
     }  # fmt: skip
-    table = load(source, target, **options)  # type: ignore[arg-type]
+    table = load(source, target, **options)  # type: ignore[arg-type]  # load checks them
     settings = Settings(metric, folds, repeats, seed, Recipe(epochs=epochs))
     splits = make_splits(table.target, table.groups, table.words, folds=folds, repeats=repeats, seed=seed)
     with quiet_threads(threads):

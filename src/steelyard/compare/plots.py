@@ -61,7 +61,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    width, height = (float(re.search(rf'{side}="([\d.]+)pt"', text).group(1)) for side in ("width", "height"))  # type: ignore[union-attr]
+    width, height = (float(re.search(rf'{side}="([\d.]+)pt"', text).group(1)) for side in ("width", "height"))  # type: ignore[union-attr]  # Matplotlib always writes both
     text = re.sub(r'(width|height)="[\d.]+pt"\s', "", text, count=2)
     said = html.escape(label, quote=True)  # it holds the name of a class, and the SVG goes into the page as it is
     return text.replace("<svg", f'<svg role="img" aria-label="{said}" style="aspect-ratio:{width:g}/{height:g}"', 1)

@@ -74,7 +74,7 @@ def times_prior(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
 
 def over_weight(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
     """softmax(z − log w): weighted training aims at w·p, so dividing by w gives p back."""
-    return (logits - loss.weight.log()).softmax(1)  # type: ignore[operator]
+    return (logits - loss.weight.log()).softmax(1)  # type: ignore[operator]  # a loss with weights
 
 
 def undo_focal(logits: Tensor, gamma: float) -> Tensor:

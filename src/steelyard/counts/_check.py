@@ -42,7 +42,7 @@ def check_labels(function: str, argument: str, labels: Sequence[Any]) -> None:
                 refuse(function, argument, "whole numbers where labels are floats", repr(label))
     if len(set(labels)) < len(labels):
         seen: set[Any] = set()
-        twice = next(label for label in labels if label in seen or seen.add(label))  # type: ignore[func-returns-value]
+        twice = next(label for label in labels if label in seen or seen.add(label))  # type: ignore[func-returns-value]  # set.add gives None, which is false
         refuse(function, argument, "different labels", f"{twice!r} twice")
 
 

@@ -50,16 +50,15 @@ class Loss(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
-        for name in self.statistics:
-            given = state_dict.get(prefix + name)
-            if given is None:
-                continue
-            try:
+        held = {name: state_dict[prefix + name] for name in self.statistics if prefix + name in state_dict}
+        try:  # all of them before any: a checkpoint that is refused leaves the module as it was
+            for name, given in held.items():
                 self._check_loaded(name, given)
-            except (TypeError, ValueError) as error:
-                error_msgs.append(str(error))
-                return
+        except (TypeError, ValueError) as error:
+            error_msgs.append(str(error))
+            return
+        device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
+        for name, given in held.items():
             if getattr(self, name) is None:
                 setattr(self, name, torch.empty_like(given, device=device))
         super()._load_from_state_dict(
