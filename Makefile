@@ -8,7 +8,7 @@ RUN := $(VENV)/installed-to-run
 STAMP := $(VENV)/installed-to-test
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check bench docs clean
 
 demo: $(RUN)
 	$(BIN)/python examples/survey_data.py demo/randhie.parquet
@@ -31,6 +31,11 @@ $(RUN): pyproject.toml constraints.txt
 $(STAMP): $(RUN)
 	$(INSTALL) -e '.[test]'
 	touch $@
+
+# An hour or less of a quiet machine: every loss beside PyTorch's, into benchmarks/results and docs/benchmarks.md.
+bench: $(RUN)
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.table
 
 docs: $(STAMP)
 	$(INSTALL) -e '.[docs]'
