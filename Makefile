@@ -22,7 +22,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(RUN): pyproject.toml constraints.txt
+$(RUN): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/steelyard/csrc/*)
 	$(PYTHON) -c 'import sys; sys.exit("Steelyard needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[all]'

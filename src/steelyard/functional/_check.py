@@ -18,6 +18,7 @@ __all__ = [
     "as_values",
     "autocasting",
     "check_index_or_distribution",
+    "check_inplace",
     "check_input",
     "class_values",
     "element_values",
@@ -40,6 +41,19 @@ def check_input(name: str, input: Any, meaning: str = "logits", *, classes: bool
         refuse(name, "input", "of shape (C,), (N, C) or (N, C, d1, ...)", input)
     if classes and input.shape[class_dim(input)] == 0:
         refuse(name, "input", "of at least one class", input)
+
+
+def check_inplace(name: str, input: Any, inplace: Any) -> None:
+    """Logits whose memory a gradient may take: the result of an operation, each of its own."""
+    argument = "inplace_gradient"
+    if not isinstance(inplace, bool):
+        refuse(name, argument, "True or False", inplace, error=TypeError)
+    if not inplace or not isinstance(input, Tensor) or not (torch.is_grad_enabled() and input.requires_grad):
+        return
+    if input.is_leaf:
+        refuse(name, argument, "False where 'input' is a leaf", "True", "Its values are yours, not an intermediate's.")
+    if any(size > 1 and step == 0 for size, step in zip(input.shape, input.stride(), strict=True)):
+        refuse(name, argument, "False where 'input' is expanded", "True", "Its rows share their memory.")
 
 
 def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distribution: bool = True) -> bool:

@@ -16,6 +16,7 @@ from steelyard._errors import choice, refuse
 from steelyard._values import integer, number
 from steelyard.functional._check import (
     check_index_or_distribution,
+    check_inplace,
     check_input,
     class_values,
     element_values,
@@ -24,16 +25,11 @@ from steelyard.functional._check import (
     row_values,
     same_shape,
 )
-from steelyard.functional._reduce import Denominator, check_reduction, ordered_sum, reduce
+from steelyard.functional import _direct
+from steelyard.functional._denominator import sigmoid_denominator, softmax_denominator
+from steelyard.functional._reduce import Denominator, check_reduction, reduce
 
-__all__ = [
-    "SMOOTH_WEIGHT",
-    "leave",
-    "sigmoid_denominator",
-    "sigmoid_family",
-    "softmax_denominator",
-    "softmax_family",
-]
+__all__ = ["SMOOTH_WEIGHT", "leave", "sigmoid_family", "softmax_family"]
 
 SMOOTH_WEIGHT = ("class", "target")
 
@@ -54,11 +50,20 @@ def softmax_family(
     smooth_weight: str = "class",
     denominator: Denominator = "torch",
     empty: str = "nan",
+    inplace_gradient: bool = False,
     **unknown: Any,
 ) -> Tensor:
     """The softmax formula as a loss; keywords as :func:`steelyard.functional.cross_entropy` describes them."""
     if unknown:
         raise TypeError(f"{name}() got an unexpected keyword argument {next(iter(unknown))!r}")
+    if inplace_gradient is not False:
+        check_inplace(name, input, inplace_gradient)
+    direct = _direct.softmax(
+        name, input, target, weight, ignore_index, reduction, label_smoothing, sample_weight, logit_offset, margin,
+        gamma, smooth_weight, denominator, empty, inplace_gradient,
+    )  # fmt: skip
+    if direct is not None:
+        return direct
     check_input(name, input)
     soft = check_index_or_distribution(name, input, target)
     if not soft:
@@ -108,56 +113,6 @@ def leave(name: str, options: Mapping[str, Any], *own: str) -> None:
             raise TypeError(f"{name}() got an unexpected keyword argument {keyword!r}")
 
 
-def _label_mass(
-    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, ignore_index: int
-) -> Tensor:
-    """``v·w[y]`` of each row, 0 where ignored, in the accumulation dtype; PyTorch's mean divides by its sum."""
-    classes = input.shape[ops.class_dim(input)]
-    kept = target != ignore_index
-    if weight is None:
-        mass = kept.to(ops.accumulation_dtype(input.dtype))
-    else:
-        # A label out of range has made the loss raise or NaN by now; the clamp only keeps the look-up inside.
-        y = target.masked_fill(~kept, 0).clamp(0, classes - 1).long()
-        mass = ops.of_class(weight, y).masked_fill(~kept, 0.0)
-    return mass if sample_weight is None else mass * sample_weight
-
-
-def softmax_denominator(
-    rule: str,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    smoothing: float,
-    by_target: bool,
-    ignore_index: int,
-) -> Tensor | float:
-    """What ``rule`` says that a mean of the softmax formula divides by."""
-    dim = ops.class_dim(input)
-    if target.is_floating_point():
-        rows = input.numel() // input.shape[dim]
-        if rule == "samples" or (rule == "torch" and sample_weight is None):
-            return rows
-        if rule == "torch":
-            assert sample_weight is not None
-            return ordered_sum(sample_weight)
-        q = target.to(ops.accumulation_dtype(input.dtype))
-        smoothed = q * (1.0 - smoothing) + smoothing / input.shape[dim]
-        if weight is None:
-            mass = smoothed.sum(dim)
-        else:
-            w = ops.per_class(weight, input)
-            mass = (w * q).sum(dim) * smoothed.sum(dim) if by_target else (w * smoothed).sum(dim)
-        return ordered_sum(mass if sample_weight is None else mass * sample_weight)
-    if rule == "samples":
-        return ordered_sum(_label_mass(input, target, None, None, ignore_index))
-    if rule == "weights" and weight is not None and not by_target:
-        # A smoothed row has (1 − ε) of its mass on its own class and the rest spread evenly.
-        weight = (1.0 - smoothing) * weight + smoothing * weight.mean()
-    return ordered_sum(_label_mass(input, target, weight, sample_weight, ignore_index))
-
-
 def sigmoid_family(
     name: str,
     input: Tensor,
@@ -173,11 +128,20 @@ def sigmoid_family(
     alpha: float | None = None,
     denominator: Denominator = "torch",
     empty: str = "nan",
+    inplace_gradient: bool = False,
     **unknown: Any,
 ) -> Tensor:
     """The sigmoid formula as a loss; keywords as for ``binary_cross_entropy_with_logits``."""
     if unknown:
         raise TypeError(f"{name}() got an unexpected keyword argument {next(iter(unknown))!r}")
+    if inplace_gradient is not False:
+        check_inplace(name, input, inplace_gradient)
+    direct = _direct.sigmoid(
+        name, input, target, weight, pos_weight, reduction, ignore_index, gamma_pos, gamma_neg, clip, alpha,
+        denominator, empty, inplace_gradient,
+    )  # fmt: skip
+    if direct is not None:
+        return direct
     check_input(name, input, classes=False)
     same_shape(name, input, target)
     check_reduction(name, reduction, denominator, empty)
@@ -213,24 +177,3 @@ def sigmoid_family(
     if reduction == "mean" and isinstance(divisor, str):
         divisor = sigmoid_denominator(divisor, input, target, v, p, q, ignored)
     return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
-
-
-def sigmoid_denominator(
-    rule: str,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    neg_weight: float,
-    ignore_index: int | None,
-) -> Tensor | float:
-    """What ``rule`` says that a mean of the sigmoid formula divides by."""
-    dtype = ops.accumulation_dtype(input.dtype)
-    kept = None if ignore_index is None else target != ignore_index
-    if rule in ("torch", "samples"):
-        return input.numel() if kept is None else ordered_sum(kept.to(dtype))
-    t = target.to(dtype)
-    mass = t * (1.0 if pos_weight is None else pos_weight) + (1.0 - t) * neg_weight
-    if weight is not None:
-        mass = mass * weight
-    return ordered_sum(mass if kept is None else mass.masked_fill(~kept, 0.0))

@@ -24,7 +24,7 @@ from steelyard.functional._check import (
     row_values,
     same_shape,
 )
-from steelyard.functional._family import sigmoid_denominator, softmax_denominator
+from steelyard.functional._denominator import sigmoid_denominator, softmax_denominator
 from steelyard.functional._reduce import Denominator, check_reduction, legacy_reduction
 from steelyard.functional._reduce import reduce as to_scalar
 

@@ -45,7 +45,7 @@ def _define(schema: str) -> None:
 
 _define(f"softmax_loss(Tensor input, Tensor target, {_SOFTMAX}) -> (Tensor, Tensor, Tensor)")
 _define(
-    "softmax_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor maximum, Tensor log_sum, "
+    "softmax_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor maximum, Tensor total, "
     f"{_SOFTMAX}) -> Tensor"
 )
 _define(f"sigmoid_loss(Tensor input, Tensor target, {_SIGMOID}) -> Tensor")
@@ -121,20 +121,20 @@ def check_labels(input: Tensor, target: Tensor, ignore_index: int) -> None:
         )
 
 
-def _softmax_loss(input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+def softmax_loss_by_reference(input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     check_labels(input, target, settings[-1])
     return reference.softmax_loss(input, target, *settings)
 
 
-def _softmax_loss_backward(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:
+def softmax_loss_backward_by_reference(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:
     return _laid_out_like(input, reference.softmax_loss_backward(grad, input, *rest))
 
 
-def _sigmoid_loss_backward(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:
+def sigmoid_loss_backward_by_reference(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:
     return _laid_out_like(input, reference.sigmoid_loss_backward(grad, input, *rest))
 
 
-def _sigmoid_loss(input: Tensor, *rest: Any) -> Tensor:
+def sigmoid_loss_by_reference(input: Tensor, *rest: Any) -> Tensor:
     return _laid_out_like(input, reference.sigmoid_loss(input, *rest))
 
 
@@ -144,10 +144,10 @@ def _laid_out_like(input: Tensor, result: Tensor) -> Tensor:
     return result if result.stride() == promised.stride() else promised.copy_(result)
 
 
-implement("softmax_loss", _softmax_loss, "CompositeExplicitAutograd")
-implement("softmax_loss_backward", _softmax_loss_backward, "CompositeExplicitAutograd")
-implement("sigmoid_loss", _sigmoid_loss, "CompositeExplicitAutograd")
-implement("sigmoid_loss_backward", _sigmoid_loss_backward, "CompositeExplicitAutograd")
+implement("softmax_loss", softmax_loss_by_reference, "CompositeExplicitAutograd")
+implement("softmax_loss_backward", softmax_loss_backward_by_reference, "CompositeExplicitAutograd")
+implement("sigmoid_loss", sigmoid_loss_by_reference, "CompositeExplicitAutograd")
+implement("sigmoid_loss_backward", sigmoid_loss_backward_by_reference, "CompositeExplicitAutograd")
 
 
 # ---------------------------------------------------------------------------------------------- fake: shapes, no values
@@ -211,11 +211,11 @@ class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            loss, maximum, log_sum = torch.ops.steelyard.softmax_loss(input, target, *settings)
-        ctx.mark_non_differentiable(maximum, log_sum)
-        ctx.save_for_backward(input, target, maximum, log_sum, *settings[:4])
+            loss, maximum, total = torch.ops.steelyard.softmax_loss(input, target, *settings)
+        ctx.mark_non_differentiable(maximum, total)
+        ctx.save_for_backward(input, target, maximum, total, *settings[:4])
         ctx.numbers = settings[4:]
-        return loss, maximum, log_sum
+        return loss, maximum, total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -266,7 +266,7 @@ def _register_second_derivatives(name: str, formula: Callable[..., Any]) -> None
     implement(name, formula, "FuncTorchBatched")
 
 
-_register_derivatives("softmax_loss", _softmax_loss, _SoftmaxLoss)
+_register_derivatives("softmax_loss", softmax_loss_by_reference, _SoftmaxLoss)
 _register_derivatives("sigmoid_loss", reference.sigmoid_loss, _SigmoidLoss)
 _register_second_derivatives("softmax_loss_backward", reference.softmax_loss_backward)
 _register_second_derivatives("sigmoid_loss_backward", reference.sigmoid_loss_backward)

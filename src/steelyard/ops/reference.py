@@ -71,14 +71,15 @@ def softmax_loss(
         ignore_index: Index targets equal to it give a loss and a gradient of zero, whatever the logits hold.
 
     Returns:
-        ``loss, maximum, log_sum`` of each row in the accumulation dtype, with ``log s = a − maximum − log_sum``.
+        ``loss, maximum, total`` of each row in the accumulation dtype, with ``total = Σ_c e^(a_c − maximum)`` and so
+        ``log s = a − maximum − log(total)``.
         The two are kept apart because their sum would round the low bits away when logits are large. A label outside
         ``[0, C)`` gives NaN, never a plausible number.
     """
     dim = class_dim(input)
     a, q, y, kept = _shifted(input, target, offset, margin, ignore_index)
     log_s = a.log_softmax(dim)
-    maximum, log_sum = a.detach().amax(dim), -log_s.detach().amax(dim)
+    maximum, total = a.detach().amax(dim), (-log_s.detach().amax(dim)).exp()
     if y is not None and smoothing == 0.0:
         # Only the target's own term is left. Picking it leaves the other classes out even where log s is −inf.
         loss = _focused(log_s.gather(dim, y.unsqueeze(dim)).squeeze(dim), gamma)
@@ -94,7 +95,7 @@ def softmax_loss(
     if kept is not None:
         loss = loss.masked_fill(~kept, 0.0)
         loss = poisoned(loss, kept & _outside(target, input.shape[dim]))
-    return loss, maximum, log_sum
+    return loss, maximum, total
 
 
 def softmax_loss_backward(
@@ -102,7 +103,7 @@ def softmax_loss_backward(
     input: Tensor,
     target: Tensor,
     maximum: Tensor,
-    log_sum: Tensor,
+    total: Tensor,
     weight: Tensor | None = None,
     row_weight: Tensor | None = None,
     offset: Tensor | None = None,
@@ -117,7 +118,7 @@ def softmax_loss_backward(
     With ``A_c = w_c·q_c`` and ``f(l) = −l·(1 − e^l)^γ``, the loss is ``v·Σ_c A_c·f(log s_c)``. As
     ``∂ log s_c/∂a_k = [c = k] − s_k``, the gradient is ``v·(A_k·f'(log s_k) − s_k·Σ_c A_c·f'(log s_c))``.
 
-    ``maximum`` and ``log_sum`` save a kernel its first pass over the row. Here ``log s`` is taken afresh, so that a
+    ``maximum`` and ``total`` save a kernel its first pass over the row. Here ``log s`` is taken afresh, so that a
     second derivative flows through it.
     """
     dim = class_dim(input)

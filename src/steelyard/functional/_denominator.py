@@ -1,0 +1,89 @@
+"""What a mean divides by: the rules ``"torch"``, ``"weights"`` and ``"samples"`` for each of the two formulas."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from steelyard import ops
+from steelyard.functional._reduce import ordered_sum
+
+__all__ = ["label_terms", "sigmoid_denominator", "softmax_denominator"]
+
+
+def label_terms(
+    rule: str, weight: Tensor | None, sample_weight: Tensor | None, smoothing: float, by_target: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """What each class and each row counts for, by ``rule``, where targets are labels."""
+    if rule == "samples":
+        return None, None
+    if rule == "weights" and weight is not None and not by_target and smoothing != 0.0:
+        # A smoothed row has (1 − ε) of its mass on its own class and the rest spread evenly.
+        weight = (1.0 - smoothing) * weight + smoothing * weight.mean()
+    return weight, sample_weight
+
+
+def _label_mass(
+    input: Tensor, target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, ignore_index: int
+) -> Tensor:
+    """``v·w[y]`` of each row, 0 where ignored, in the accumulation dtype; PyTorch's mean divides by its sum."""
+    classes = input.shape[ops.class_dim(input)]
+    kept = target != ignore_index
+    if weight is None:
+        mass = kept.to(ops.accumulation_dtype(input.dtype))
+    else:
+        # A label out of range has made the loss raise or NaN by now; the clamp only keeps the look-up inside.
+        y = target.masked_fill(~kept, 0).clamp(0, classes - 1).long()
+        mass = ops.of_class(weight, y).masked_fill(~kept, 0.0)
+    return mass if sample_weight is None else mass * sample_weight
+
+
+def softmax_denominator(
+    rule: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    smoothing: float,
+    by_target: bool,
+    ignore_index: int,
+) -> Tensor | float:
+    """What ``rule`` says that a mean of the softmax formula divides by."""
+    dim = ops.class_dim(input)
+    if target.is_floating_point():
+        rows = input.numel() // input.shape[dim]
+        if rule == "samples" or (rule == "torch" and sample_weight is None):
+            return rows
+        if rule == "torch":
+            assert sample_weight is not None
+            return ordered_sum(sample_weight)
+        q = target.to(ops.accumulation_dtype(input.dtype))
+        smoothed = q * (1.0 - smoothing) + smoothing / input.shape[dim]
+        if weight is None:
+            mass = smoothed.sum(dim)
+        else:
+            w = ops.per_class(weight, input)
+            mass = (w * q).sum(dim) * smoothed.sum(dim) if by_target else (w * smoothed).sum(dim)
+        return ordered_sum(mass if sample_weight is None else mass * sample_weight)
+    table, rows = label_terms(rule, weight, sample_weight, smoothing, by_target)
+    return ordered_sum(_label_mass(input, target, table, rows, ignore_index))
+
+
+def sigmoid_denominator(
+    rule: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    neg_weight: float,
+    ignore_index: int | None,
+) -> Tensor | float:
+    """What ``rule`` says that a mean of the sigmoid formula divides by."""
+    dtype = ops.accumulation_dtype(input.dtype)
+    kept = None if ignore_index is None else target != ignore_index
+    if rule in ("torch", "samples"):
+        return input.numel() if kept is None else ordered_sum(kept.to(dtype))
+    t = target.to(dtype)
+    mass = t * (1.0 if pos_weight is None else pos_weight) + (1.0 - t) * neg_weight
+    if weight is not None:
+        mass = mass * weight
+    return ordered_sum(mass if kept is None else mass.masked_fill(~kept, 0.0))

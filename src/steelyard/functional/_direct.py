@@ -1,0 +1,439 @@
+"""The short way: plain tensors on the CPU, straight to the kernels.
+
+A dispatcher, an operator for each step and checks in Python would cost a small batch more than its arithmetic. So the
+common case goes from here to C++ in one call, where metadata and values are checked as they are read. Whatever is not
+the common case comes back as ``None`` and takes the long way, on which errors are worded: this room refuses nothing
+itself.
+
+A loss that is one number has its gradient computed in the same pass, while a row of logits is in the cache, for the
+upstream gradient that such a loss met the last time; it is taken again where that guess fails. The guess cannot be
+seen: the numbers are those of a backward pass that knew.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from steelyard import ops
+from steelyard.functional._check import result_dtype
+from steelyard.functional._denominator import label_terms, sigmoid_denominator, softmax_denominator
+from steelyard.ops import accumulation_dtype, class_dim, cpu
+
+__all__ = ["sigmoid", "softmax"]
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_EMPTY = ("nan", "zero", "raise")
+
+
+def _open(input: Any, target: Any, *others: Any) -> bool:
+    """Whether a kernel may answer: nobody records, transforms or differentiates what it would not show."""
+    if (
+        torch.compiler.is_compiling()
+        or not cpu.ready()
+        or type(input) not in _PLAIN
+        or type(target) not in _PLAIN
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    ):
+        return False
+    recording = torch.is_grad_enabled()
+    if recording and target.requires_grad:
+        return False
+    for other in others:
+        if other is not None and (type(other) not in _PLAIN or (recording and other.requires_grad)):
+            return False
+    return True
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (float, int) and low <= value <= high and value < math.inf
+
+
+def _divisor(denominator: Any) -> float | None:
+    """A denominator that was given as a number, if it is one that nobody would refuse."""
+    if type(denominator) in (float, int):
+        value = float(denominator)
+    elif type(denominator) is Tensor and denominator.dim() == 0 and denominator.device.type == "cpu":
+        if denominator.requires_grad or denominator.is_complex() or denominator.dtype == torch.bool:
+            return None
+        value = float(denominator)
+    else:
+        return None
+    return value if 0.0 <= value < math.inf else None
+
+
+# ---------------------------------------------------------------------------------------------------- the two formulas
+
+
+class _Call:
+    """One call of a loss: its tensors but for the logits, its numbers, what was computed, what it divides by."""
+
+    # Of class: most calls leave most of these as they are.
+    name: str
+    tensors: tuple[Tensor | None, ...]
+    numbers: tuple[Any, ...]
+    divisor: float | None = None  # None where the loss was not reduced
+    zero_if_empty = False
+    statistics: tuple[Tensor, ...] = ()
+    loss: Tensor | None = None
+    gradient: Tensor | None = None
+    upstream = 1.0
+    inplace = False
+    used = False
+    versions: list[int]
+
+    def refuse_changes(self) -> None:
+        """What autograd does for tensors that it saves: a gradient from targets that have changed would be wrong."""
+        if self.versions != [t._version for t in self.tensors if t is not None]:
+            raise RuntimeError(
+                f"{self.name}: a target or weight needed for gradient computation has been modified by an inplace "
+                "operation since the loss was computed."
+            )
+
+    def gradient_of(self, input: Tensor, grad: Tensor, statistics: list[Tensor]) -> Tensor:
+        """The gradient, computed now."""
+        if self.divisor is not None and not self.inplace:
+            upstream = float(grad)
+            if len(_met) > 256:
+                _met.clear()
+            _met[input.shape, input.dtype] = upstream
+            result, unread = torch.empty_like(input), torch.empty((), dtype=accumulation_dtype(input.dtype))
+            done = self.scalar(input, unread, upstream, result)
+        else:
+            result = input.detach() if self.inplace else torch.empty_like(input)
+            rows, scale = (grad, 1.0) if self.divisor is None else (None, _spread(float(grad), self))
+            done = self.backward(input, rows, scale, statistics, result)
+            if self.inplace:
+                self.used = True
+                torch.autograd.graph.increment_version(input)
+        assert done
+        return result
+
+    def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
+        """The loss as one number into ``out``, and its gradient into ``grad``; False where the long way is due."""
+        raise NotImplementedError
+
+    def room(self, input: Tensor) -> tuple[Tensor, ...]:
+        """Room for what a backward pass begins with."""
+        raise NotImplementedError
+
+    def each(self, input: Tensor, loss: Tensor) -> bool:
+        """The loss of each row or element into ``loss``."""
+        raise NotImplementedError
+
+    def backward(self, input: Tensor, upstream: Tensor | None, scale: float, statistics: Any, grad: Tensor) -> bool:
+        """The gradient into ``grad``, ``upstream`` times ``scale`` being that of each row or element."""
+        raise NotImplementedError
+
+    def formula(self, upstream: Tensor, input: Tensor) -> Tensor:
+        """The gradient by the reference, which can be differentiated again."""
+        raise NotImplementedError
+
+    def shape(self, input: Tensor) -> list[int]:
+        """Of the losses before any reduction."""
+        raise NotImplementedError
+
+
+class _Softmax(_Call):
+    table: Tensor | None = None
+    by_rows = False
+    given: float | None = 1.0
+
+    def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
+        found = cpu.kernels.softmax_scalar(
+            input, *self.tensors, *self.numbers, self.table, self.by_rows, self.given, self.zero_if_empty,
+            upstream, out, *(self.statistics or _UNKEPT), grad, cpu.threads(),
+        )  # fmt: skip
+        if found is None:
+            return False
+        self.divisor = found
+        return True
+
+    def room(self, input: Tensor) -> tuple[Tensor, ...]:
+        shape, dtype = self.shape(input), accumulation_dtype(input.dtype)
+        return torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+
+    def each(self, input: Tensor, loss: Tensor) -> bool:
+        return bool(
+            cpu.kernels.softmax_forward(input, *self.tensors, *self.numbers, loss, *self.statistics, cpu.threads())
+        )
+
+    def backward(self, input: Tensor, upstream: Tensor | None, scale: float, statistics: Any, grad: Tensor) -> bool:
+        return bool(
+            cpu.kernels.softmax_backward(
+                input, *self.tensors, *self.numbers, upstream, scale, *statistics, grad, cpu.threads()
+            )
+        )
+
+    def formula(self, upstream: Tensor, input: Tensor) -> Tensor:
+        target, weight, row_weight, offset, margin = (self.tensors[0], *(_wide(t, input) for t in self.tensors[1:]))
+        assert target is not None
+        if row_weight is not None and row_weight.dim() < upstream.dim():
+            row_weight = row_weight.reshape([-1] + [1] * (upstream.dim() - 1))
+        unused = input.detach()
+        return ops.reference.softmax_loss_backward(
+            upstream, input, target, unused, unused, weight, row_weight, offset, margin, *self.numbers
+        )
+
+    def shape(self, input: Tensor) -> list[int]:
+        shape = list(input.shape)
+        del shape[class_dim(input)]
+        return shape
+
+
+class _Sigmoid(_Call):
+    def _run(self, input: Tensor, up: Any, scale: float, divisor: float, out: Any, loss: Any, grad: Any) -> bool:
+        return bool(
+            cpu.kernels.sigmoid(
+                input, *self.tensors, *self.numbers, up, scale, divisor, out, loss, grad, cpu.threads()
+            )
+        )
+
+    def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
+        assert self.divisor is not None
+        if not (self.zero_if_empty and self.divisor == 0.0):
+            return self._run(input, None, upstream, self.divisor, out, None, grad)
+        done = self._run(input, None, 0.0, 1.0, out, None, grad)
+        out.zero_()
+        return done
+
+    def room(self, input: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def each(self, input: Tensor, loss: Tensor) -> bool:
+        return self._run(input, None, 1.0, 1.0, None, loss, None)
+
+    def backward(self, input: Tensor, upstream: Tensor | None, scale: float, statistics: Any, grad: Tensor) -> bool:
+        return self._run(input, upstream, scale, 1.0, None, None, grad)
+
+    def formula(self, upstream: Tensor, input: Tensor) -> Tensor:
+        target, weight, pos_weight = (self.tensors[0], *(_wide(t, input) for t in self.tensors[1:]))
+        assert target is not None
+        return ops.reference.sigmoid_loss_backward(upstream, input, target, weight, pos_weight, *self.numbers)
+
+    def shape(self, input: Tensor) -> list[int]:
+        return list(input.shape)
+
+
+def _wide(values: Tensor | None, input: Tensor) -> Tensor | None:
+    """Weights as the reference takes them."""
+    return None if values is None else values.to(accumulation_dtype(input.dtype))
+
+
+# ---------------------------------------------------------------------------------------------------------- derivatives
+
+_met: dict[Any, float] = {}
+"""The upstream gradient that losses of a kind met last, by shape and dtype of their logits."""
+
+_UNKEPT = (None, None)
+
+
+def _spread(upstream: Any, call: _Call) -> Any:
+    """What the gradient of a mean is to the loss of each row."""
+    if call.divisor == 0.0:
+        return upstream * (0.0 if call.zero_if_empty else math.inf)
+    return upstream / call.divisor
+
+
+class _Derivative(torch.autograd.Function):
+    """The loss that was computed before it came here, and its gradient when that is asked for.
+
+    Only what can change a gradient that is still to be computed is saved. A gradient that is ready is right whatever has
+    happened to the logits since.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, call: _Call) -> Tensor:
+        ctx.save_for_backward(input, *call.statistics)
+        ctx.call = call
+        result, call.loss = call.loss, None
+        return result  # type: ignore[return-value]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+        call = ctx.call
+        again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        if not again and call.gradient is not None:
+            ready, call.gradient = call.gradient, None  # handed over: from here on somebody else writes to it
+            if float(grad) == call.upstream:
+                return ready, None
+        if call.used:
+            raise RuntimeError(
+                f"{call.name}: a loss with inplace_gradient=True can be differentiated once; its gradient has taken "
+                "the place of the logits. Use inplace_gradient=False to go backward twice."
+            )
+        input, *statistics = ctx.saved_tensors
+        call.refuse_changes()
+        if again:
+            wide = grad.to(accumulation_dtype(input.dtype))
+            each = wide if call.divisor is None else _spread(wide, call).expand(call.shape(input))
+            return call.formula(each, input), None
+        return call.gradient_of(input, grad, statistics), None
+
+
+# The step of Function.apply that does the work; the others are for functorch, which never comes here.
+_derive = super(torch.autograd.Function, _Derivative).apply  # type: ignore[misc]
+
+# empty_like of a number is the cheapest way to room for one.
+_NUMBER = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
+
+
+def _answer(call: _Call, input: Tensor, reduction: str, inplace: bool) -> Tensor | None:
+    recording = input.requires_grad and torch.is_grad_enabled()
+    if reduction == "none":
+        loss = torch.empty(call.shape(input), dtype=result_dtype(input))
+        call.divisor, call.statistics = None, call.room(input)
+        if not call.each(input, loss):
+            return None
+    else:
+        dtype = input.dtype
+        loss = torch.empty_like(_NUMBER[accumulation_dtype(dtype)])
+        if recording and inplace:
+            call.statistics = call.room(input)
+        elif recording and not _saving_elsewhere():
+            call.gradient = torch.empty_like(input)
+            call.upstream = _met.get((input.shape, dtype), 1.0) if _met else 1.0
+        if not call.scalar(input, loss, call.upstream, call.gradient):
+            return None
+        if loss.dtype != dtype:
+            loss = loss.to(result_dtype(input))
+    if not recording:
+        return loss
+    call.loss, call.inplace = loss, inplace
+    call.versions = [t._version for t in call.tensors if t is not None]
+    return _derive(input, call)  # type: ignore[no-any-return]
+
+
+def _saving_elsewhere() -> bool:
+    """Whether somebody (checkpointing, offloading) decides where saved tensors go: a gradient kept here would escape."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
+# ----------------------------------------------------------------------------------------------------------- ways in
+
+
+def softmax(
+    name: str,
+    input: Any,
+    target: Any,
+    weight: Any,
+    ignore_index: Any,
+    reduction: Any,
+    smoothing: Any,
+    sample_weight: Any,
+    offset: Any,
+    margin: Any,
+    gamma: Any,
+    smooth_weight: Any,
+    denominator: Any,
+    empty: Any,
+    inplace: Any,
+) -> Tensor | None:
+    """The loss, or None where the long way is due."""
+    if not _open(input, target, weight, sample_weight, offset, margin):
+        return None
+    soft = target.is_floating_point()
+    if (
+        type(ignore_index) is not int
+        or not -(2**63) <= ignore_index < 2**63
+        or (soft and ignore_index >= 0)
+        or not _is_number(smoothing, 0.0, 1.0)
+        or not _is_number(gamma, 0.0, math.inf)
+        or smooth_weight not in ("class", "target")
+        or empty not in _EMPTY
+        or type(inplace) is not bool
+    ):
+        return None
+    by_target = smooth_weight == "target"
+    call = _Softmax()
+    call.name, call.tensors = name, (target, weight, sample_weight, offset, margin)
+    call.numbers = (float(gamma), float(smoothing), by_target, ignore_index)
+    call.zero_if_empty = empty == "zero"
+    if reduction == "mean":
+        if type(denominator) is not str:
+            call.given = _divisor(denominator)
+            if call.given is None:
+                return None
+        elif denominator not in ("torch", "weights", "samples"):
+            return None
+        elif not soft:
+            call.table, rows = label_terms(denominator, weight, sample_weight, float(smoothing), by_target)
+            call.by_rows, call.given = rows is not None, None
+        elif denominator != "weights" and (sample_weight is None or denominator == "samples"):
+            classes = input.shape[class_dim(input)] if input.dim() else 0
+            call.given = input.numel() / classes if classes else math.nan
+        else:
+            return None
+    elif reduction not in ("none", "sum") or denominator != "torch" or type(denominator) is not str:
+        return None
+    loss = _answer(call, input, reduction, inplace)
+    if empty == "raise" and loss is not None and call.divisor == 0.0:
+        return None
+    return loss
+
+
+def sigmoid(
+    name: str,
+    input: Any,
+    target: Any,
+    weight: Any,
+    pos_weight: Any,
+    reduction: Any,
+    ignore_index: Any,
+    gamma_pos: Any,
+    gamma_neg: Any,
+    clip: Any,
+    alpha: Any,
+    denominator: Any,
+    empty: Any,
+    inplace: Any,
+) -> Tensor | None:
+    """The loss, or None where the long way is due."""
+    if not _open(input, target, weight, pos_weight):
+        return None
+    if (
+        (ignore_index is not None and (type(ignore_index) is not int or ignore_index in (0, 1)))
+        or not _is_number(gamma_pos, 0.0, math.inf)
+        or not _is_number(gamma_neg, 0.0, math.inf)
+        or not _is_number(clip, 0.0, 1.0)
+        or clip == 1
+        or not (alpha is None or _is_number(alpha, 0.0, 1.0))
+        or empty not in _EMPTY
+        or type(inplace) is not bool
+        or input.shape != target.shape
+        or not input.is_floating_point()
+    ):
+        return None
+    negative = 1.0
+    if alpha is not None:
+        negative = 1.0 - alpha
+        if pos_weight is None:
+            pos_weight = torch.full((), float(alpha), dtype=accumulation_dtype(input.dtype))
+        else:
+            pos_weight = pos_weight * alpha
+    call = _Sigmoid()
+    call.name, call.tensors = name, (target, weight, pos_weight)
+    call.numbers = (negative, float(gamma_pos), float(gamma_neg), float(clip), ignore_index)
+    call.zero_if_empty, call.divisor = empty == "zero", 1.0
+    if reduction == "mean":
+        if type(denominator) is not str:
+            given = _divisor(denominator)
+        elif denominator in ("torch", "samples") and ignore_index is None:
+            given = float(input.numel())
+        elif denominator in ("torch", "samples"):
+            given = float(sigmoid_denominator(denominator, input, target, None, None, 1.0, ignore_index))
+        else:
+            return None
+        if given is None or (empty == "raise" and given == 0.0):
+            return None
+        call.divisor = given
+    elif reduction not in ("none", "sum") or denominator != "torch" or type(denominator) is not str:
+        return None
+    return _answer(call, input, reduction, inplace)
