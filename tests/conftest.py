@@ -1,0 +1,25 @@
+"""What a test switches in the whole process, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from steelyard.ops import cpu
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """One implementation of the operators on the CPU."""
+    with cpu.using(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """The number of threads as it was, after the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
