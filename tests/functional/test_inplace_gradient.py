@@ -123,7 +123,7 @@ def test_logits_changed_before_backward_are_pytorchs_error(
 
 
 @any_kernel
-@each_case
+@pytest.mark.parametrize(("entry", "targets", "rich"), OWN_MEMORY)
 def test_a_leaf_is_refused(entry: LossEntry, targets: str, rich: bool) -> None:
     """Its memory is the caller's parameter."""
     case = example(entry, targets, rich=rich)
