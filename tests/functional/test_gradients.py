@@ -359,16 +359,16 @@ def test_an_ignored_element_may_hold_anything() -> None:
 
 @pytest.mark.parametrize("soft", [False, True], ids=["indices", "soft"])
 def test_what_the_forward_saves_gives_the_softmax_back(soft: bool) -> None:
-    """It is a − maximum − log_sum, a class that −inf takes out included: a kernel begins its backward pass there."""
+    """It is a − maximum − log(total), a class that −inf takes out included: a kernel begins its backward pass there."""
     input = torch.randn(5, 4, dtype=F64)
     input[0] += 1e6
     offset = torch.tensor([0.5, -torch.inf, 0.0, 1.0], dtype=F64)
     target = torch.tensor([0, 2, 3, 0, 2])
     if soft:
         target = torch.nn.functional.one_hot(target, 4).double()
-    loss, maximum, log_sum = reference.softmax_loss(input, target, offset=offset)
+    loss, maximum, total = reference.softmax_loss(input, target, offset=offset)
     a = input + offset
-    torch.testing.assert_close(a - maximum[:, None] - log_sum[:, None], a.log_softmax(1))
+    torch.testing.assert_close(a - maximum[:, None] - total.log()[:, None], a.log_softmax(1))
     assert loss.isfinite().all()
 
 

@@ -42,14 +42,9 @@ const char* huge_pages() {
 }
 
 int64_t streaming_threshold() {
-  static const int64_t threshold = [] {
-#if defined(__linux__) && defined(_SC_LEVEL3_CACHE_SIZE)
-    const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (size > 0) return static_cast<int64_t>(size);
-#endif
-    return int64_t{32} << 20;
-  }();
-  return threshold;
+  // A processor may have hundreds of megabytes of third-level cache and lend one program a slice: what the system
+  // reports is an upper bound that a result of this size has been measured to outgrow.
+  return int64_t{32} << 20;
 }
 
 }  // namespace steelyard

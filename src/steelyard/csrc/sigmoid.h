@@ -53,7 +53,9 @@ INLINE void element(const Terms<A>& terms, Vec<A> z, Vec<A> t, Vec<A> P, Vec<A>&
       negative_slope = only(~easy, p * n * fade * (one / rest - g * log_rest / u));
     }
   }
-  const Vec<A> a = t * P, b = (one - t) * splat<A>(terms.neg_weight);
+  const Vec<A> a = t * P;
+  Vec<A> b = one - t;
+  if (terms.neg_weight != 1) b = b * splat<A>(terms.neg_weight);
   loss = fma(a, positive, b * negative);
   slope = fma(b, negative_slope, -(a * positive_slope));
 }
@@ -93,7 +95,8 @@ template <class A> INLINE int64_t sigmoid_scratch_bytes() {
   return (5 * kElementBlock + 3 * (kElementBlock + kPeriod)) * (int64_t)sizeof(A) + 64;
 }
 
-template <class T, class A, class S, bool plain>
+// `flat`: the logits lie in the order of the box, and are read where they are.
+template <class T, class A, bool flat, bool plain>
 static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, int64_t chunk, void* scratch) {
   A* z_buffer = (A*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
   A *t_buffer = z_buffer + kElementBlock, *loss_buffer = t_buffer + kElementBlock;
@@ -103,28 +106,31 @@ static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, i
   const Factor<A> upstream(box, task.upstream_elements, factors + 2 * (kElementBlock + kPeriod));
   const Terms<A> terms{(A)task.neg_weight, (A)task.gamma_pos, (A)task.gamma_neg, (A)task.clip};
   const Vec<A> scale = splat<A>((A)task.upstream), ignored = splat<A>((A)task.ignore_index);
+  const Vec<A> one_upstream = upstream.constant * scale;
+  const bool weighs = (bool)task.weight;
   const bool wants_loss = (bool)task.loss, wants_grad = (bool)task.grad;
   const bool flat_grad = wants_grad && is_flat(box, task.grad);
   Sum<A> sum;
   int64_t until_fold = kBlock;
   for (int64_t i = begin; i < end; i += kElementBlock) {
     const int64_t count = end - i < kElementBlock ? end - i : kElementBlock;
-    const S* z;
-    if constexpr (same_type<S, T>::value) {
-      z = (const T*)task.input.data + i;
-    } else {
-      z = peek<A>(box, task.input, i, count, z_buffer);
-    }
+    const typename Either<flat, T, A>::type* z;
+    if constexpr (flat) z = (const T*)task.input.data + i;
+    else z = peek<A>(box, task.input, i, count, z_buffer);
     const A* t = peek<A>(box, task.target, i, count, t_buffer);
     const A *v = weight.block(i, count), *p = pos_weight.block(i, count), *up = upstream.block(i, count);
     T* g = flat_grad ? (T*)task.grad.data + i : nullptr;
     const bool past = task.streaming && g && ((uintptr_t)g % kBytes) == 0;
     for_classes<A>(count, [&](int64_t j, int n) __attribute__((always_inline)) {
       const Vec<A> target = load_part<A>(t + j, n, (A)0);
-      Vec<A> loss, slope, V = v ? load_part<A>(v + j, n, (A)0) : weight.constant;
+      Vec<A> loss, slope, V = weight.constant;
       element<A, plain>(terms, load_part<A>(z + j, n, (A)0), target,
                         p ? load_part<A>(p + j, n, (A)0) : pos_weight.constant, loss, slope);
-      loss = loss * V;
+      if (weighs) {
+        if (v) V = load_part<A>(v + j, n, (A)0);
+        loss = loss * V;
+        slope = slope * V;
+      }
       Mask<A> keep = task.ignores ? target != ignored : ~Mask<A>{};
       if (n < kWidth<A>) keep &= lane_numbers<A>() < splat_int<A>(n);
       loss = only(keep, loss);
@@ -132,8 +138,8 @@ static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, i
       if (--until_fold == 0) until_fold = kBlock, sum.close();
       if (wants_loss) store(loss_buffer + j, loss);
       if (!wants_grad) return;
-      Vec<A> u = up ? load_part<A>(up + j, n, (A)0) * scale : upstream.constant * scale;
-      const Vec<A> grad = only(keep, slope * V * u);
+      const Vec<A> u = up ? load_part<A>(up + j, n, (A)0) * scale : one_upstream;
+      const Vec<A> grad = only(keep, slope * u);
       if (!g) store(grad_buffer + j, grad);
       else if (n < kWidth<A>) store_some(g + j, n, grad);
       else if (past) stream(g + j, grad);
@@ -155,11 +161,11 @@ template <class T, class A>
 static void sigmoid_any(const SigmoidTask& task, int64_t begin, int64_t end, int64_t chunk, void* scratch) {
   const bool plain = task.gamma_pos == 0 && task.gamma_neg == 0 && task.clip == 0;
   if (is_flat(task.elements, task.input))
-    plain ? sigmoid_chunk<T, A, T, true>(task, begin, end, chunk, scratch)
-          : sigmoid_chunk<T, A, T, false>(task, begin, end, chunk, scratch);
+    plain ? sigmoid_chunk<T, A, true, true>(task, begin, end, chunk, scratch)
+          : sigmoid_chunk<T, A, true, false>(task, begin, end, chunk, scratch);
   else
-    plain ? sigmoid_chunk<T, A, A, true>(task, begin, end, chunk, scratch)
-          : sigmoid_chunk<T, A, A, false>(task, begin, end, chunk, scratch);
+    plain ? sigmoid_chunk<T, A, false, true>(task, begin, end, chunk, scratch)
+          : sigmoid_chunk<T, A, false, false>(task, begin, end, chunk, scratch);
 }
 
 }  // namespace STEELYARD_ISA

@@ -71,7 +71,24 @@ template <class S, class T> INLINE S as_type(T x) {
 template <class S, class T>
 static void turn_in(const T* x, const Places& places, int64_t class_stride, int64_t classes, int64_t n, int padded,
                     Slab<S> to) {
-  for (int64_t i = 0; i < n; i++) {
+  int64_t i = 0;
+#if STEELYARD_TURNS
+  if constexpr (same_type<S, T>::value && same_type<T, AccumulatesIn<T>>::value) {
+    constexpr int W = kWidth<T>;
+    for (; class_stride == 1 && i + W <= n; i += W)
+      for (int64_t c = 0; c < classes; c += W) {
+        const int wide = classes - c < W ? (int)(classes - c) : W;
+        Vec<T> r[W];
+#pragma GCC unroll 16
+        for (int k = 0; k < W; k++) r[k] = load_part(x + places.offset[i + k] + c, wide, T{});
+        transpose<T>(r);
+#pragma GCC unroll 16
+        for (int k = 0; k < W; k++)
+          if (k < wide) store(to.data + (c + k) * to.pitch + i, r[k]);
+      }
+  }
+#endif
+  for (; i < n; i++) {
     const T* row = x + places.offset[i];
     S* column = to.data + i;
     for (int64_t c = 0; c < classes; c++) column[c * to.pitch] = as_type<S>(row[c * class_stride]);
@@ -81,7 +98,23 @@ static void turn_in(const T* x, const Places& places, int64_t class_stride, int6
 }
 template <class T>
 static void turn_out(Slab<T> from, const Places& places, int64_t class_stride, int64_t classes, int64_t n, T* g) {
-  for (int64_t i = 0; i < n; i++) {
+  int64_t i = 0;
+#if STEELYARD_TURNS
+  if constexpr (same_type<T, AccumulatesIn<T>>::value) {
+    constexpr int W = kWidth<T>;
+    for (; class_stride == 1 && i + W <= n; i += W)
+      for (int64_t c = 0; c < classes; c += W) {
+        const int wide = classes - c < W ? (int)(classes - c) : W;
+        Vec<T> r[W];
+#pragma GCC unroll 16
+        for (int k = 0; k < W; k++) r[k] = k < wide ? load(from.data + (c + k) * from.pitch + i) : Vec<T>{};
+        transpose<T>(r);
+#pragma GCC unroll 16
+        for (int k = 0; k < W; k++) store_part(g + places.offset[i + k] + c, wide, r[k]);
+      }
+  }
+#endif
+  for (; i < n; i++) {
     T* row = g + places.offset[i];
     for (int64_t c = 0; c < classes; c++) row[c * class_stride] = from.data[c * from.pitch + i];
   }

@@ -7,6 +7,7 @@
 
 #include "softmax_formula.h"
 #include "stream.h"
+#include "transpose.h"
 
 namespace steelyard {
 namespace STEELYARD_ISA {

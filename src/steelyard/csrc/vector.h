@@ -32,6 +32,8 @@ constexpr int kBytes = 16;
 // Not <type_traits>: a template of the standard library compiled for one instruction set could be linked for all.
 template <class X, class Y> struct same_type { static constexpr bool value = false; };
 template <class X> struct same_type<X, X> { static constexpr bool value = true; };
+template <bool first, class X, class Y> struct Either { typedef X type; };
+template <class X, class Y> struct Either<false, X, Y> { typedef Y type; };
 
 template <class A> struct Lane;
 template <> struct Lane<float> {
@@ -129,20 +131,6 @@ INLINE VD magnitude(VD a) { return as_float(as_int(a) & 0x7fffffffffffffff); }
 // `a` where the mask is set, 0 elsewhere, whatever `a` holds there.
 INLINE VF only(MF mask, VF a) { return as_float(as_int(a) & mask); }
 INLINE VD only(MD mask, VD a) { return as_float(as_int(a) & mask); }
-
-// Lanes added up in halves: an order that is fixed.
-template <class A> INLINE A add_lanes(Vec<A> v) {
-  A part[kWidth<A>];
-  memcpy(part, &v, sizeof v);
-  for (int half = kWidth<A> / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) part[i] += part[i + half];
-  return part[0];
-}
-template <class A> INLINE A largest_lane(Vec<A> v) {
-  A m = v[0];
-  for (int i = 1; i < kWidth<A>; i++) m = v[i] > m ? v[i] : m;
-  return m;
-}
 
 // ------------------------------------------------------------------------------------------------- memory and dtypes
 

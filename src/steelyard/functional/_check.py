@@ -15,6 +15,7 @@ from steelyard.counts import ClassCounts, as_class_counts
 from steelyard.ops import LabelError, accumulation_dtype, class_dim
 
 __all__ = [
+    "as_tensor",
     "as_values",
     "autocasting",
     "check_index_or_distribution",
@@ -85,6 +86,11 @@ def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distri
         axis = next((i for i in range(target.dim()) if target.shape[i] == 1), None)
         hint = f"Use target.squeeze({axis})." if axis is not None else ""
     return refuse(name, "target", rule, target, hint)
+
+
+def as_tensor(name: str, argument: str, values: Any) -> Tensor | None:
+    """A list or an array of numbers as a tensor, so that it takes the same way as one, to the same bits."""
+    return values if values is None or isinstance(values, Tensor) else numbers(name, argument, values, "numbers")
 
 
 def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -> Tensor:

@@ -259,7 +259,11 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         call = ctx.call
-        again = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        again = (
+            torch.is_grad_enabled()
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._functorch.is_legacy_batchedtensor(grad)  # torch.autograd.grad(..., is_grads_batched=True)
+        )
         if not again and call.gradient is not None:
             ready, call.gradient = call.gradient, None  # handed over: from here on somebody else writes to it
             if float(grad) == call.upstream:
@@ -364,7 +368,8 @@ def softmax(
         elif denominator not in ("torch", "weights", "samples"):
             return None
         elif not soft:
-            call.table, rows = label_terms(denominator, weight, sample_weight, float(smoothing), by_target)
+            table = _wide(weight, input) if denominator == "weights" else weight
+            call.table, rows = label_terms(denominator, table, sample_weight, float(smoothing), by_target)
             call.by_rows, call.given = rows is not None, None
         elif denominator != "weights" and (sample_weight is None or denominator == "samples"):
             classes = input.shape[class_dim(input)] if input.dim() else 0
@@ -417,7 +422,7 @@ def sigmoid(
         if pos_weight is None:
             pos_weight = torch.full((), float(alpha), dtype=accumulation_dtype(input.dtype))
         else:
-            pos_weight = pos_weight * alpha
+            pos_weight = pos_weight.to(accumulation_dtype(input.dtype)) * alpha
     call = _Sigmoid()
     call.name, call.tensors = name, (target, weight, pos_weight)
     call.numbers = (negative, float(gamma_pos), float(gamma_neg), float(clip), ignore_index)
