@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src/steelyard"
 # Each room may use those before it.
-ORDER = ["_version", "_errors", "_values", "ops", "information", "counts", "weights", "functional", "nn", "registry",
+ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "information", "counts", "weights", "functional", "nn", "registry",
          "compare", "cli"]  # fmt: skip
 CORE = ORDER[: ORDER.index("compare")]
 

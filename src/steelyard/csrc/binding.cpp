@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -137,15 +138,36 @@ double run(LabelTask& task, int threads) {
 
 bool wide(Dtype dtype) { return dtype == Dtype::f64; }
 
+// A half by its bits: rare, and of class values only.
+double from_half(uint16_t bits) {
+  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const double size = exponent == 31 ? (fraction ? NAN : HUGE_VAL)
+                      : exponent     ? std::ldexp(1024 + fraction, exponent - 25)
+                                     : std::ldexp(fraction, -24);
+  return bits & 0x8000 ? -size : size;
+}
+double from_brain(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float x;
+  std::memcpy(&x, &wide, 4);
+  return x;
+}
+
 double value_at(const TensorView& t, int64_t i) {
-  const int64_t at = i * (t.ndim ? t.stride[0] : 0);
+  const int64_t at = i * t.stride[0];
   switch (t.dtype) {
     case Dtype::f32: return static_cast<const float*>(t.data)[at];
     case Dtype::f64: return static_cast<const double*>(t.data)[at];
+    case Dtype::f16: return from_half(static_cast<const uint16_t*>(t.data)[at]);
+    case Dtype::bf16: return from_brain(static_cast<const uint16_t*>(t.data)[at]);
     case Dtype::i64: return static_cast<double>(static_cast<const int64_t*>(t.data)[at]);
     case Dtype::i32: return static_cast<const int32_t*>(t.data)[at];
-    default: throw NotOurs{};
+    case Dtype::i16: return static_cast<const int16_t*>(t.data)[at];
+    case Dtype::i8: return static_cast<const int8_t*>(t.data)[at];
+    case Dtype::u8:
+    case Dtype::boolean: return static_cast<const uint8_t*>(t.data)[at];
   }
+  throw NotOurs{};
 }
 
 // Values of classes, (C,), in the accumulation dtype and side by side; where they are not yet, in memory of their own.
@@ -173,11 +195,38 @@ struct ClassValues {
   }
 };
 
+// Whether no number is NaN or infinite, told by its exponent, so that the loop is one that compilers make fast.
+template <class Bits> bool all_finite(const Bits* x, int64_t n, Bits exponent) {
+  Bits bad = 0;
+  for (int64_t i = 0; i < n; i++) bad |= static_cast<Bits>((x[i] & exponent) == exponent);
+  return !bad;
+}
+bool all_finite(const TensorView& t, int dim, int64_t offset) {
+  const bool run = dim == t.ndim || (dim == t.ndim - 1 && t.stride[dim] == 1);
+  if (run) {
+    const int64_t n = dim == t.ndim ? 1 : t.size[dim];
+    switch (t.dtype) {
+      case Dtype::f32: return all_finite<uint32_t>(static_cast<uint32_t*>(t.data) + offset, n, 0x7f800000);
+      case Dtype::f64: return all_finite<uint64_t>(static_cast<uint64_t*>(t.data) + offset, n, 0x7ff0000000000000);
+      case Dtype::bf16: return all_finite<uint16_t>(static_cast<uint16_t*>(t.data) + offset, n, 0x7f80);
+      case Dtype::f16: return all_finite<uint16_t>(static_cast<uint16_t*>(t.data) + offset, n, 0x7c00);
+      default: return true;
+    }
+  }
+  const int64_t n = t.stride[dim] == 0 && t.size[dim] > 1 ? 1 : t.size[dim];  // repeated numbers need one look
+  for (int64_t i = 0; i < n; i++)
+    if (!all_finite(t, dim + 1, offset + i * t.stride[dim])) return false;
+  return true;
+}
+void refuse_unless_finite(const TensorView& t) {
+  if (t && !all_finite(t, 0, 0)) throw NotOurs{};
+}
+
 // One number for each row, or (N,) for all positions of a sample: as a view of the rows' own shape.
 TensorView row_values(nb::handle given, int ndim, const int64_t* sizes) {
   TensorView t = read_tensor(given);
   if (!t) return t;
-  if (!t.is_floating() || (t.ndim != ndim && t.ndim != 1) || t.ndim > ndim) throw NotOurs{};
+  if (t.dtype == Dtype::boolean || (t.ndim != ndim && t.ndim != 1) || t.ndim > ndim) throw NotOurs{};
   for (int d = 0; d < t.ndim; d++)
     if (t.size[d] != sizes[d]) throw NotOurs{};
   for (int d = t.ndim; d < ndim; d++) t.size[d] = sizes[d], t.stride[d] = 0;
@@ -238,6 +287,7 @@ struct SoftmaxCall {
       throw NotOurs{};
     labels = task.soft ? without(target, class_dim) : target;
     row_weight = row_values(row_weight_, rows.ndim, rows.size);
+    refuse_unless_finite(row_weight);
     task.classes = classes();
     task.input_class = input.stride[class_dim];
     if (task.soft) task.target_class = target.stride[class_dim];
@@ -351,6 +401,8 @@ nb::object sigmoid(nb::handle input_, nb::handle target_, nb::handle weight_, nb
     const TensorView input = read_tensor(input_), target = read_tensor(target_);
     if (!input || !target || !input.is_floating() || !same_sizes(input, target)) throw NotOurs{};
     const TensorView weight = broadcast(weight_, input), pos_weight = broadcast(pos_weight_, input);
+    refuse_unless_finite(weight);
+    refuse_unless_finite(pos_weight);
     const TensorView up = broadcast(upstream_, input), loss = read_own_tensor(loss_), grad = read_own_tensor(grad_);
     SigmoidTask task;
     task.elements = lay_out(input.ndim, input.size,

@@ -88,9 +88,14 @@ def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distri
     return refuse(name, "target", rule, target, hint)
 
 
-def as_tensor(name: str, argument: str, values: Any) -> Tensor | None:
-    """A list or an array of numbers as a tensor, so that it takes the same way as one, to the same bits."""
-    return values if values is None or isinstance(values, Tensor) else numbers(name, argument, values, "numbers")
+def as_tensor(values: Any) -> Any:
+    """A list or an array of numbers as a tensor, so that it takes the same way as one; anything else as it is."""
+    if values is None or isinstance(values, Tensor):
+        return values
+    try:
+        return numbers("", "", values, "")
+    except TypeError:
+        return values  # to be refused in so many words
 
 
 def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -> Tensor:

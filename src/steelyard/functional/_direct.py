@@ -56,6 +56,10 @@ def _is_number(value: Any, low: float, high: float) -> bool:
     return type(value) in (float, int) and low <= value <= high and value < math.inf
 
 
+def _is_label(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
 def _divisor(denominator: Any) -> float | None:
     """A denominator that was given as a number, if it is one that nobody would refuse."""
     if type(denominator) in (float, int):
@@ -345,8 +349,7 @@ def softmax(
         return None
     soft = target.is_floating_point()
     if (
-        type(ignore_index) is not int
-        or not -(2**63) <= ignore_index < 2**63
+        not _is_label(ignore_index)
         or (soft and ignore_index >= 0)
         or not _is_number(smoothing, 0.0, 1.0)
         or not _is_number(gamma, 0.0, math.inf)
@@ -404,7 +407,7 @@ def sigmoid(
     if not _open(input, target, weight, pos_weight):
         return None
     if (
-        (ignore_index is not None and (type(ignore_index) is not int or ignore_index in (0, 1)))
+        not (ignore_index is None or (_is_label(ignore_index) and ignore_index not in (0, 1)))
         or not _is_number(gamma_pos, 0.0, math.inf)
         or not _is_number(gamma_neg, 0.0, math.inf)
         or not _is_number(clip, 0.0, 1.0)
@@ -421,6 +424,8 @@ def sigmoid(
         negative = 1.0 - alpha
         if pos_weight is None:
             pos_weight = torch.full((), float(alpha), dtype=accumulation_dtype(input.dtype))
+        elif not pos_weight.is_floating_point():
+            return None
         else:
             pos_weight = pos_weight.to(accumulation_dtype(input.dtype)) * alpha
     call = _Sigmoid()

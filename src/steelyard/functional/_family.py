@@ -59,8 +59,8 @@ def softmax_family(
         raise TypeError(f"{name}() got an unexpected keyword argument {next(iter(unknown))!r}")
     if inplace_gradient is not False:
         check_inplace(name, input, inplace_gradient)
-    weight, sample_weight = as_tensor(name, "weight", weight), as_tensor(name, "sample_weight", sample_weight)
-    logit_offset, margin = as_tensor(name, "logit_offset", logit_offset), as_tensor(name, "margin", margin)
+    weight, sample_weight = as_tensor(weight), as_tensor(sample_weight)
+    logit_offset, margin = as_tensor(logit_offset), as_tensor(margin)
     direct = _direct.softmax(
         name, input, target, weight, ignore_index, reduction, label_smoothing, sample_weight, logit_offset, margin,
         gamma, smooth_weight, denominator, empty, inplace_gradient,
@@ -139,7 +139,7 @@ def sigmoid_family(
         raise TypeError(f"{name}() got an unexpected keyword argument {next(iter(unknown))!r}")
     if inplace_gradient is not False:
         check_inplace(name, input, inplace_gradient)
-    weight, pos_weight = as_tensor(name, "weight", weight), as_tensor(name, "pos_weight", pos_weight)
+    weight, pos_weight = as_tensor(weight), as_tensor(pos_weight)
     direct = _direct.sigmoid(
         name, input, target, weight, pos_weight, reduction, ignore_index, gamma_pos, gamma_neg, clip, alpha,
         denominator, empty, inplace_gradient,
