@@ -330,6 +330,15 @@ BAD: dict[str, list[Bad]] = {
             for reduction in ("sum", "none")
         ),
     ],
+    "inplace_gradient": [
+        *(Bad(value, TypeError, "True or False; got") for value in (1, 0, "yes", None, torch.tensor(True))),
+        Bad(True, ValueError, r"False where 'input' is a leaf; got True\. Its values are yours",
+            both(lambda site: site.kind == "function", lacks("ldam_loss")),  # whose leaf is scaled first
+            {"input": torch.zeros(3, C, requires_grad=True)}),
+        Bad(True, ValueError, r"False where 'input' is expanded; got True\. Its rows share their memory",
+            both(lambda site: site.kind == "function", lacks("ldam_loss")),
+            {"input": (torch.zeros(1, C, requires_grad=True) * 2.0).expand(3, C)}),
+    ],
     "gamma": positive_number(),
     "gamma_pos": positive_number(),
     "gamma_neg": positive_number(),
@@ -434,7 +443,7 @@ def test_every_bad_value_is_for_an_argument_that_exists() -> None:
 @pytest.mark.parametrize(("site", "argument", "bad"), GRID)
 def test_bad_value_is_refused_in_one_sentence(site: Site, argument: str, bad: Bad) -> None:
     given = site.good | bad.also | {argument: bad.value}
-    before = {name: value.clone() for name, value in given.items() if isinstance(value, torch.Tensor)}
+    before = {name: value.detach().clone() for name, value in given.items() if isinstance(value, torch.Tensor)}
     with pytest.raises(bad.error) as caught:
         site.call(**given)
     message = str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from typing import Any
@@ -23,6 +24,7 @@ from steelyard.nn import (
     LDAMLoss,
     LinearCrossEntropyLoss,
 )
+from steelyard.ops import cpu
 from steelyard.registry import LOSSES
 from steelyard.weights import class_weights
 
@@ -326,6 +328,71 @@ def test_repr_says_the_settings(entry: Any) -> None:
     assert "weight=<" in text
     for name in entry.module.settings:
         assert f"{name}=" in text
+
+
+# --------------------------------------------------------------------------------------------------- inplace_gradient
+
+INPLACE = [entry for entry in LOSSES.values() if entry.formula != "likelihood" and entry.input == "logits"]
+
+
+def _step(module: nn.Module, case: Any) -> tuple[Tensor, Tensor, bool]:
+    """Loss, gradient of what the logits are made of, and whether a backward pass wrote to the logits."""
+    leaf = case.input.clone().requires_grad_()
+    logits = leaf * 1.5
+    version = logits._version
+    out = module(logits, case.target)
+    out.sum().backward()
+    return out.detach(), leaf.grad, logits._version != version
+
+
+def test_losses_on_logits_take_it_and_no_other() -> None:
+    assert len(INPLACE) == 8
+    for entry in LOSSES.values():
+        assert ("inplace_gradient" in inspect.signature(entry.module).parameters) == (entry in INPLACE)
+        case = example(entry, entry.targets[0])
+        if entry not in INPLACE:
+            for call in (case, case.module):
+                with pytest.raises(TypeError, match="inplace_gradient"):
+                    call(inplace_gradient=True)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("entry", INPLACE, **IDS)
+def test_inplace_gradient_reaches_the_function(entry: Any, reduction: str) -> None:
+    case = example(entry, entry.targets[0], rich=True)
+    plain, inplace = (_step(case.module(reduction=reduction, inplace_gradient=on), case) for on in (False, True))
+    torch.testing.assert_close(inplace[:2], plain[:2], rtol=0, atol=0)
+    assert not plain[2]
+    assert inplace[2] == (cpu.ready() and entry.name != "ldam_loss")  # whose kernel meets logits scaled before
+
+
+@pytest.mark.parametrize("entry", INPLACE, **IDS)
+def test_inplace_gradient_is_said_where_it_is_on(entry: Any) -> None:
+    case = example(entry, entry.targets[0])
+    assert "inplace" not in repr(case.module())
+    assert "inplace" not in repr(case.module(inplace_gradient=False))
+    assert repr(case.module(inplace_gradient=True)).endswith(", inplace_gradient=True)")
+
+
+@pytest.mark.parametrize("entry", INPLACE, **IDS)
+def test_inplace_gradient_is_no_part_of_a_checkpoint(entry: Any) -> None:
+    case = example(entry, entry.targets[0], rich=True)
+    on, off = case.module(inplace_gradient=True), case.module()
+    assert list(on.state_dict()) == list(off.state_dict())
+    off.load_state_dict(on.state_dict())
+    assert (on.inplace_gradient, off.inplace_gradient) == (True, False)
+    assert pickle.loads(pickle.dumps(on)).inplace_gradient is True
+    assert _step(DeferredReweighting(on, start_epoch=1), case)[2] == _step(on, case)[2]
+
+
+@pytest.mark.parametrize("entry", LOSSES.values(), **IDS)
+def test_modules_pickled_before_inplace_gradient_still_work(entry: Any) -> None:
+    case = example(entry, entry.targets[0], rich=True)
+    module = case.module()
+    old = pickle.loads(pickle.dumps(module))
+    del old.__dict__["inplace_gradient"]
+    _same(old, module, case)
+    assert repr(old) == repr(module)
 
 
 LEGACY = [(None, False), (None, True), (False, None), (True, None), (False, True), (True, False)]

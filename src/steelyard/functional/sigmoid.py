@@ -29,6 +29,7 @@ class SigmoidOptions(TypedDict, total=False):
     ignore_index: int | None
     denominator: Denominator
     empty: Literal["nan", "zero", "raise"]
+    inplace_gradient: bool
 
 
 def binary_cross_entropy_with_logits(
@@ -47,6 +48,7 @@ def binary_cross_entropy_with_logits(
     alpha: float | None = None,
     denominator: Denominator = "torch",
     empty: Literal["nan", "zero", "raise"] = "nan",
+    inplace_gradient: bool = False,
 ) -> Tensor:
     r"""Binary cross entropy between logits and targets, each element on its own.
 
@@ -66,8 +68,7 @@ def binary_cross_entropy_with_logits(
         size_average, reduce: Deprecated, as in PyTorch; use ``reduction``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         pos_weight: P, negatives/positives where they are to balance, finite, broadcast to the shape of ``input`` from
-            the
-            right: for ``(N, C)`` one number for each class; for ``(N, C, H, W)`` one shaped ``(C, 1, 1)``.
+            the right: for ``(N, C)`` one number for each class; for ``(N, C, H, W)`` one shaped ``(C, 1, 1)``.
         ignore_index: Elements whose target equals it add nothing, to the loss, its mean's denominator or the gradient.
         gamma_pos, gamma_neg: γ₊ and γ₋ ≥ 0, focusing on the positive and on the negative term.
         clip: κ in [0, 1): negatives whose probability is below it cost nothing.
@@ -75,12 +76,16 @@ def binary_cross_entropy_with_logits(
         denominator: What ``"mean"`` divides by. ``"torch"`` and ``"samples"``: the number of elements kept.
             ``"weights"``: the sum of v·(P·t + (1 − t)), with α and 1 − α at their terms. Or a number, or a 0-d tensor.
         empty: What ``"mean"`` gives when that is 0, as for :func:`~steelyard.functional.cross_entropy`.
+        inplace_gradient: Whether the gradient may take the memory of ``input``, as for
+            :func:`~steelyard.functional.cross_entropy`.
 
     Returns:
         Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of ``input``.
 
     Raises:
-        TypeError, ValueError: dtypes, shapes, options. Targets are not range-checked, as in PyTorch.
+        TypeError, ValueError: dtypes, shapes, options; ``inplace_gradient`` for a leaf. Targets are not range-checked,
+            as in PyTorch.
+        RuntimeError: in a second backward pass through a loss with ``inplace_gradient``.
 
     Example:
         >>> logits, target = torch.tensor([0.5, 1.5]), torch.tensor([1, 0])
@@ -103,6 +108,7 @@ def binary_cross_entropy_with_logits(
         alpha=alpha,
         denominator=denominator,
         empty=empty,
+        inplace_gradient=inplace_gradient,
     )
 
 

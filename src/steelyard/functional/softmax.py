@@ -37,6 +37,7 @@ class SoftmaxOptions(TypedDict, total=False):
     smooth_weight: Literal["class", "target"]
     denominator: Denominator
     empty: Literal["nan", "zero", "raise"]
+    inplace_gradient: bool
 
 
 class ShiftedOptions(SoftmaxOptions, total=False):
@@ -63,6 +64,7 @@ def cross_entropy(
     smooth_weight: Literal["class", "target"] = "class",
     denominator: Denominator = "torch",
     empty: Literal["nan", "zero", "raise"] = "nan",
+    inplace_gradient: bool = False,
 ) -> Tensor:
     r"""Cross entropy between logits and class indices or class probabilities.
 
@@ -97,13 +99,19 @@ def cross_entropy(
             number, or a 0-d tensor.
         empty: What ``"mean"`` gives when that is 0: ``"nan"`` as PyTorch, ``"zero"`` with a gradient of zero,
             ``"raise"`` (looks at the value, so it synchronises and cannot be compiled).
+        inplace_gradient: True lets the backward pass write the gradient over the memory of ``input``, so that there is
+            no second tensor of that size. ``input`` holds the gradient from then on: any other use of it in a later
+            backward pass is PyTorch's error. It must be the result of an operation, neither a leaf nor expanded. Acts
+            where a kernel serves (the CPU), changes nothing elsewhere; with ``create_graph=True`` ``input`` is left
+            alone.
 
     Returns:
         Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of the rows.
 
     Raises:
         IndexError: a label outside ``[0, C)`` (on a GPU and under ``torch.func``: NaN).
-        TypeError, ValueError: dtypes, shapes, options.
+        TypeError, ValueError: dtypes, shapes, options; ``inplace_gradient`` for a leaf.
+        RuntimeError: in a second backward pass through a loss with ``inplace_gradient``.
 
     Example:
         >>> logits, target = torch.tensor([[0.1, 0.9], [0.0, 0.1]]), torch.tensor([0, 1])
@@ -129,6 +137,7 @@ def cross_entropy(
         smooth_weight=smooth_weight,
         denominator=denominator,
         empty=empty,
+        inplace_gradient=inplace_gradient,
     )
 
 
@@ -248,7 +257,8 @@ def ldam_loss(
         counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`. Not differentiated.
         max_margin: Margin of the rarest class, in units of ``input``, ≥ 0.
         scale: Factor on the logits, > 0.
-        **options: Keywords of :func:`cross_entropy`.
+        **options: Keywords of :func:`cross_entropy`. What ``inplace_gradient`` overwrites are the scaled logits;
+            ``input`` stays as it is, and may be a leaf.
 
     Returns:
         Loss in nats, as :func:`cross_entropy`.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steelyard import weights
 from steelyard._errors import refuse
 from steelyard._values import numbers
-from steelyard.functional._check import positive_counts, refuse_unless_finite
+from steelyard.functional._check import check_inplace, positive_counts, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, check_reduction
 
 __all__ = ["CountedLoss", "Loss", "WeightedLoss"]
@@ -31,12 +31,16 @@ class Loss(nn.Module):
     reduction: str
     denominator: Denominator
     empty: str
+    inplace_gradient: bool = False
+    """Whether the gradient may take the memory of the logits; only losses on logits of the caller's can be told so."""
     weights_on: bool = True
     """Whether ``weight`` and ``pos_weight`` act; :class:`~steelyard.nn.DeferredReweighting` switches them on late."""
 
-    def _keep(self, reduction: str, denominator: Any, empty: str) -> None:
+    def _keep(self, reduction: str, denominator: Any, empty: str, inplace_gradient: bool = False) -> None:
         check_reduction(type(self).__name__, reduction, denominator, empty)
+        check_inplace(type(self).__name__, None, inplace_gradient)
         self.reduction, self.denominator, self.empty = reduction, denominator, empty
+        self.inplace_gradient = inplace_gradient
 
     def _statistic(self, name: str, values: Any, *, per_class: bool = True, minus_infinity: bool = False) -> None:
         tensor = statistic(type(self).__name__, name, values, per_class, minus_infinity)
@@ -79,11 +83,12 @@ class Loss(nn.Module):
                        f"shape {tuple(given.shape)}")  # fmt: skip
 
     def extra_repr(self) -> str:
-        """The statistics by their shape, then the settings; denominator and empty where they are not PyTorch's."""
+        """The statistics by their shape, then the settings, of those that PyTorch lacks only what is not usual."""
         held = {name: self._buffers[name] for name in self.statistics}
         shapes = [f"{name}=<{tuple(values.shape)}>" for name, values in held.items() if values is not None]
         own = [name for name, usual in (("denominator", "torch"), ("empty", "nan"), ("smooth_weight", "class"))
                if not _is_word(getattr(self, name, usual), usual)]  # fmt: skip
+        own += ["inplace_gradient"] * self.inplace_gradient
         return ", ".join(shapes + [f"{name}={getattr(self, name)!r}" for name in (*self.settings, "reduction", *own)])
 
     def _acting(self, weight: Tensor | None) -> Tensor | None:

@@ -103,7 +103,7 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
         shape = (self.num_classes, *self.out_features)
         options = self._options(sample_weight, denominator)
-        del options["smooth_weight"]
+        del options["smooth_weight"], options["inplace_gradient"]  # its logits are its own
         return functional.linear_cross_entropy(
             input,
             self.linear.weight.reshape(*shape, self.linear.in_features),

@@ -27,11 +27,18 @@ class _SigmoidLoss(Loss):
     pos_weight: Tensor | None
 
     def _configure(
-        self, weight: Any, pos_weight: Any, reduction: str, ignore_index: int | None, denominator: Any, empty: str
+        self,
+        weight: Any,
+        pos_weight: Any,
+        reduction: str,
+        ignore_index: int | None,
+        denominator: Any,
+        empty: str,
+        inplace_gradient: bool,
     ) -> None:
         self._statistic("weight", weight, per_class=False)
         self._statistic("pos_weight", pos_weight, per_class=False)
-        self._keep(reduction, denominator, empty)
+        self._keep(reduction, denominator, empty, inplace_gradient)
         self.ignore_index = None if ignore_index is None else integer(type(self).__name__, "ignore_index", ignore_index)
         if self.ignore_index in (0, 1):
             refuse(type(self).__name__, "ignore_index", "other than the targets 0 and 1", repr(ignore_index))
@@ -72,6 +79,7 @@ class _SigmoidLoss(Loss):
             "ignore_index": self.ignore_index,
             "denominator": self._divisor(denominator),
             "empty": self.empty,
+            "inplace_gradient": self.inplace_gradient,
         }
 
 
@@ -102,7 +110,8 @@ class BCEWithLogitsLoss(_SigmoidLoss):
     Args:
         weight, pos_weight: Finite, broadcast against the input from the right; copied into buffers.
         size_average, reduce: Deprecated, as in PyTorch.
-        reduction, ignore_index, gamma_pos, gamma_neg, clip, alpha, denominator, empty: As for the function.
+        reduction, ignore_index, gamma_pos, gamma_neg, clip, alpha, denominator, empty, inplace_gradient: As for the
+            function.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
@@ -129,10 +138,11 @@ class BCEWithLogitsLoss(_SigmoidLoss):
         alpha: float | None = None,
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
         reduction = legacy_reduction(size_average, reduce, reduction)
-        self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty)
+        self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty, inplace_gradient)
         self.gamma_pos = number("BCEWithLogitsLoss", "gamma_pos", gamma_pos, 0.0, float("inf"))
         self.gamma_neg = number("BCEWithLogitsLoss", "gamma_neg", gamma_neg, 0.0, float("inf"))
         self.clip = number("BCEWithLogitsLoss", "clip", clip, 0.0, 1.0, open_end=True)
@@ -158,7 +168,8 @@ class SigmoidFocalLoss(_SigmoidLoss):
 
     Args:
         alpha, gamma: As for the function.
-        reduction, weight, pos_weight, ignore_index, denominator, empty: As for :class:`BCEWithLogitsLoss`.
+        reduction, weight, pos_weight, ignore_index, denominator, empty, inplace_gradient: As for
+            :class:`BCEWithLogitsLoss`.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
@@ -181,9 +192,10 @@ class SigmoidFocalLoss(_SigmoidLoss):
         ignore_index: int | None = None,
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
-        self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty)
+        self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty, inplace_gradient)
         self.alpha = focal_alpha("SigmoidFocalLoss", alpha)
         self.gamma = number("SigmoidFocalLoss", "gamma", gamma, 0.0, float("inf"))
 
@@ -201,7 +213,8 @@ class AsymmetricLoss(_SigmoidLoss):
 
     Args:
         gamma_neg, gamma_pos, clip: As for the function.
-        reduction, weight, pos_weight, ignore_index, denominator, empty: As for :class:`BCEWithLogitsLoss`.
+        reduction, weight, pos_weight, ignore_index, denominator, empty, inplace_gradient: As for
+            :class:`BCEWithLogitsLoss`.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
@@ -225,9 +238,10 @@ class AsymmetricLoss(_SigmoidLoss):
         ignore_index: int | None = None,
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
-        self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty)
+        self._configure(weight, pos_weight, reduction, ignore_index, denominator, empty, inplace_gradient)
         self.gamma_neg = number("AsymmetricLoss", "gamma_neg", gamma_neg, 0.0, float("inf"))
         self.gamma_pos = number("AsymmetricLoss", "gamma_pos", gamma_pos, 0.0, float("inf"))
         self.clip = number("AsymmetricLoss", "clip", clip, 0.0, 1.0, open_end=True)

@@ -39,10 +39,11 @@ class SoftmaxLoss(Loss):
         smooth_weight: str,
         denominator: Any,
         empty: str,
+        inplace_gradient: bool = False,
     ) -> None:
         name = type(self).__name__
         self._statistic("weight", weight)
-        self._keep(reduction, denominator, empty)
+        self._keep(reduction, denominator, empty, inplace_gradient)
         self.ignore_index: int | None = integer(name, "ignore_index", ignore_index)
         self.label_smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
         choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
@@ -58,6 +59,7 @@ class SoftmaxLoss(Loss):
             "sample_weight": sample_weight,
             "denominator": self._divisor(denominator),
             "empty": self.empty,
+            "inplace_gradient": self.inplace_gradient,
         }
 
 
@@ -67,8 +69,8 @@ class CrossEntropyLoss(SoftmaxLoss, WeightedLoss):
     Args:
         weight: Class weights, finite, ``(C,)``; copied into a buffer.
         size_average, reduce: Deprecated, as in PyTorch.
-        ignore_index, reduction, label_smoothing, logit_offset, margin, gamma, smooth_weight, denominator, empty: As for
-            the function.
+        ignore_index, reduction, label_smoothing, logit_offset, margin, gamma, smooth_weight, denominator, empty,
+            inplace_gradient: As for the function.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
@@ -99,10 +101,13 @@ class CrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         smooth_weight: Literal["class", "target"] = "class",
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
         reduction = legacy_reduction(size_average, reduce, reduction)
-        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self._configure(
+            weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient
+        )
         self._statistic("logit_offset", logit_offset, minus_infinity=True)
         self._statistic("margin", margin)
         self.gamma = number("CrossEntropyLoss", "gamma", gamma, 0.0, float("inf"))
@@ -127,7 +132,7 @@ class FocalLoss(SoftmaxLoss, WeightedLoss):
     Args:
         weight: Class weights, finite, ``(C,)``; copied into a buffer.
         gamma: Focusing, ≥ 0.
-        ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+        ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient: As for
             :class:`CrossEntropyLoss`.
 
     Raises:
@@ -151,9 +156,12 @@ class FocalLoss(SoftmaxLoss, WeightedLoss):
         smooth_weight: Literal["class", "target"] = "class",
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
-        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self._configure(
+            weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient
+        )
         self.gamma = number("FocalLoss", "gamma", gamma, 0.0, float("inf"))
 
     def forward(
@@ -173,7 +181,7 @@ class BalancedSoftmaxLoss(_CountedSoftmaxLoss):
 
     Args:
         counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
-        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient: As for
             :class:`CrossEntropyLoss`.
 
     Raises:
@@ -195,10 +203,13 @@ class BalancedSoftmaxLoss(_CountedSoftmaxLoss):
         smooth_weight: Literal["class", "target"] = "class",
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
         self._count(counts)
-        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self._configure(
+            weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient
+        )
 
     def forward(
         self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
@@ -213,7 +224,7 @@ class LogitAdjustedLoss(_CountedSoftmaxLoss):
     Args:
         counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
         tau: Strength of the shift, ≥ 0.
-        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient: As for
             :class:`CrossEntropyLoss`.
 
     Raises:
@@ -238,10 +249,13 @@ class LogitAdjustedLoss(_CountedSoftmaxLoss):
         smooth_weight: Literal["class", "target"] = "class",
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
         self._count(counts)
-        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self._configure(
+            weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient
+        )
         self.tau = number("LogitAdjustedLoss", "tau", tau, 0.0, float("inf"))
 
     def forward(
@@ -260,7 +274,7 @@ class LDAMLoss(_CountedSoftmaxLoss):
         counts: Samples of each class, > 0, ``(C,)`` or a :class:`~steelyard.ClassCounts`.
         max_margin: Margin of the rarest class, ≥ 0.
         scale: Factor on the logits, > 0.
-        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty: As for
+        weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient: As for
             :class:`CrossEntropyLoss`.
 
     Raises:
@@ -286,10 +300,13 @@ class LDAMLoss(_CountedSoftmaxLoss):
         smooth_weight: Literal["class", "target"] = "class",
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        inplace_gradient: bool = False,
     ) -> None:
         super().__init__()
         self._count(counts)
-        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
+        self._configure(
+            weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty, inplace_gradient
+        )
         self.max_margin = number("LDAMLoss", "max_margin", max_margin, 0.0, float("inf"))
         self.scale = number("LDAMLoss", "scale", scale, 0.0, float("inf"))
         if self.scale == 0.0:
