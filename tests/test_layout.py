@@ -10,8 +10,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src/steelyard"
 # Each room may use those before it.
-ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "information", "counts", "weights", "functional", "nn", "registry",
-         "compare", "cli"]  # fmt: skip
+ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "config", "information", "counts", "weights",
+         "functional", "nn", "registry", "compare", "cli"]  # fmt: skip
 CORE = ORDER[: ORDER.index("compare")]
 
 

@@ -8,6 +8,7 @@ classes: it trains classifiers on imbalanced data.
 
 from steelyard import functional, information, nn
 from steelyard._version import __version__
+from steelyard.config import show_config
 from steelyard.counts import ClassCounts, count_classes, imbalance_ratio
 from steelyard.weights import class_weights, pos_weight, sample_weights
 
@@ -22,4 +23,5 @@ __all__ = [
     "nn",
     "pos_weight",
     "sample_weights",
+    "show_config",
 ]
