@@ -293,7 +293,7 @@ struct SoftmaxCall {
     if (task.soft) task.target_class = target.stride[class_dim];
     task.weight = weight.data, task.offset = offset.data, task.margin = margin.data;
     task.weight_sum = weight.data ? weight.sum : static_cast<double>(task.classes);
-    task.gamma = gamma, task.smoothing = smoothing, task.by_target = by_target, task.ignore_index = ignore_index;
+    task.gamma = gamma, task.smoothing = smoothing, task.by_target = by_target && weight.data, task.ignore_index = ignore_index;
     if (task.soft && margin.data) throw NotOurs{};
   }
 

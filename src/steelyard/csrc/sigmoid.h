@@ -121,7 +121,7 @@ static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, i
     const A *v = weight.block(i, count), *p = pos_weight.block(i, count), *up = upstream.block(i, count);
     T* g = flat_grad ? (T*)task.grad.data + i : nullptr;
     const bool past = task.streaming && g && ((uintptr_t)g % kBytes) == 0;
-    for_classes<A>(count, [&](int64_t j, int n) __attribute__((always_inline)) {
+    for_classes<A>(count, [&](int64_t j, int n) INLINE_LAMBDA {
       const Vec<A> target = load_part<A>(t + j, n, (A)0);
       Vec<A> loss, slope, V = weight.constant;
       element<A, plain>(terms, load_part<A>(z + j, n, (A)0), target,

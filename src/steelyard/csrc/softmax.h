@@ -10,7 +10,7 @@ namespace STEELYARD_ISA {
 constexpr int64_t kChunk = 16384;       // elements of a chunk, about: long enough to hand out, short enough to share
 constexpr int64_t kFewClasses = 32;     // up to here rows go across the lanes even if they must be turned
 constexpr int64_t kKept = 65536;        // exponentials that are kept for the gradient instead of being taken again
-constexpr int64_t kRowsElements = 1024;  // of rows that are finished together: more, and their gradients come in bursts
+constexpr int64_t kRows = 16;           // that lie along the lanes, one after the other, and have their losses taken together
 constexpr int64_t kTileElements = 8192;  // of a tile, where its rows allow it: half of a first-level cache
 
 template <class A> INLINE bool across_lanes(const SoftmaxTask& task) {
@@ -20,8 +20,8 @@ template <class A> INLINE bool across_lanes(const SoftmaxTask& task) {
 
 template <class A> INLINE int64_t tile_rows(const SoftmaxTask& task) {
   if (!across_lanes<A>(task)) {
-    int64_t rows = kRowsElements / task.classes;
-    return rows < 1 ? 1 : rows > 16 ? 16 : rows;
+    int64_t rows = kChunk / task.classes;
+    return rows < 1 ? 1 : rows > kRows ? kRows : rows;
   }
   int64_t rows = kTileElements / task.classes / kWidth<A> * kWidth<A>;
   return rows < kWidth<A> ? kWidth<A> : rows > kTile ? kTile : rows;
@@ -34,7 +34,7 @@ template <class A> INLINE int64_t pitch_of(const SoftmaxTask& task) {
 }
 
 template <class A> INLINE int64_t buffer_bytes(const SoftmaxTask& task) {
-  const int64_t lines = across_lanes<A>(task) ? task.classes : tile_rows<A>(task);
+  const int64_t lines = across_lanes<A>(task) ? task.classes : 1;
   return (lines * pitch_of<A>(task) * (int64_t)sizeof(A) + 127) / 64 * 64;
 }
 
@@ -235,7 +235,10 @@ static double lanes_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, 
       }
     }
   }
-  coefficients<A>(task, mode, rows);
+  for (int j = 0; j < rows.padded; j += kWidth<A>) {
+    const auto k = coefficients<A>(task, mode, rows, [&](const A* field) INLINE_LAMBDA { return load(field + j); });
+    store(rows.alpha + j, k.alpha), store(rows.beta + j, k.beta), store(rows.kappa + j, k.kappa);
+  }
   const Places out(task.rows, task.grad, begin, n);
   if (whole && out.even && out.stride == 1) {
     Slab<T> g{(T*)task.grad.data + out.offset[0], task.grad_class};
@@ -248,59 +251,50 @@ static double lanes_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, 
   return sum;
 }
 
+// One row after the other: its gradient follows while it is in the cache.
 template <class T, class A, class S, Mode mode>
 static double rows_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, int64_t n, char* scratch) {
   read_rows<A>(task, rows, begin, n);
-  const int64_t classes = task.classes, pitch = pitch_of<A>(task), bytes = buffer_bytes<A>(task);
+  const int64_t classes = task.classes, bytes = buffer_bytes<A>(task);
   const Places in(task.rows, task.input, begin, n), target(task.rows, task.soft ? task.target : View{}, begin, n);
   const Places out(task.rows, task.grad, begin, n);
   const Masses<A> masses = masses_of<A>(task, rows);
-  const bool direct = same_type<S, T>::value && !task.offset && !task.margin && task.input_class == 1;
-  const bool keeps = task.pass == Pass::fused && classes <= kKept;
-  const S* x[16];
-  const A* q[16] = {};
-  A* e[16] = {};
-  for (int64_t i = 0; i < n; i++) {
-    x[i] = (const S*)task.input.data + in.offset[i];
-    if (!direct) {
-      if constexpr (same_type<S, A>::value) {
-        A* a = (A*)scratch + i * pitch;
-        copy_as<A>(task.input.data, task.input.dtype, in.offset[i], task.input_class, classes, a);
+  A *shifted = (A*)scratch, *distribution = (A*)(scratch + bytes);
+  T* apart = (T*)(scratch + 3 * bytes);
+  A* e = task.pass == Pass::fused && classes <= kKept ? (A*)(scratch + 2 * bytes) : nullptr;
+  for (int i = 0; i < (int)n; i++) {
+    const S* x = (const S*)task.input.data + in.offset[i];
+    if constexpr (same_type<S, A>::value)
+      if (task.offset || task.margin || task.input_class != 1) {
+        copy_as<A>(task.input.data, task.input.dtype, in.offset[i], task.input_class, classes, shifted);
         if (const A* offset = (const A*)task.offset)
-          for (int64_t c = 0; c < classes; c++) a[c] += offset[c];
-        if (task.margin && rows.label[i] >= 0) a[rows.label[i]] -= ((const A*)task.margin)[rows.label[i]];
-        x[i] = a;
+          for (int64_t c = 0; c < classes; c++) shifted[c] += offset[c];
+        if (task.margin && rows.label[i] >= 0) shifted[rows.label[i]] -= ((const A*)task.margin)[rows.label[i]];
+        x = shifted;
       }
-    }
+    const A* q = nullptr;
     if (mode == Mode::soft) {
       if (task.target.dtype == DtypeOf<A>::value && task.target_class == 1) {
-        q[i] = (const A*)task.target.data + target.offset[i];
+        q = (const A*)task.target.data + target.offset[i];
       } else {
-        A* buffer = (A*)(scratch + bytes) + i * pitch;
-        copy_as<A>(task.target.data, task.target.dtype, target.offset[i], task.target_class, classes, buffer);
-        q[i] = buffer;
+        copy_as<A>(task.target.data, task.target.dtype, target.offset[i], task.target_class, classes, distribution);
+        q = distribution;
       }
     }
-    if (keeps) e[i] = (A*)(scratch + 2 * bytes) + i * pitch;
-    if (rows.label[i] >= 0) rows.own[i] = widen(x[i][rows.label[i]]);
-    if (task.pass != Pass::backward) survey_row<A, S, mode>(task, rows, (int)i, x[i], e[i], q[i], masses);
-    else if constexpr (mode == Mode::soft) survey_row_masses<A>(task, rows, (int)i, q[i], masses);
-  }
-  double sum = 0;
-  if (task.pass != Pass::backward) {
-    losses<A>(task, mode, rows);
-    sum = write_rows<A>(task, rows, begin);
-    if (task.pass == Pass::forward) return sum;
-  }
-  coefficients<A>(task, mode, rows);
-  for (int64_t i = 0; i < n; i++) {
-    const bool whole = task.grad_class == 1;
-    T* g = whole ? (T*)task.grad.data + out.offset[i] : (T*)(scratch + 3 * bytes);
-    row_gradient<A, S, T, mode>(task, rows, (int)i, x[i], e[i], q[i], g, masses, whole && task.streaming);
-    if (!whole)
+    if (rows.label[i] >= 0) rows.own[i] = widen(x[rows.label[i]]);
+    if (task.pass != Pass::backward) survey_row<A, S, mode>(task, rows, i, x, e, q, masses);
+    else if constexpr (mode == Mode::soft) survey_row_masses<A>(task, rows, i, q, masses);
+    if (task.pass == Pass::forward) continue;
+    // From numbers just stored one by one: a vector load of them would wait until they have left the store buffer.
+    const auto k = coefficients<A>(task, mode, rows, [&](const A* field) INLINE_LAMBDA { return splat<A>(field[i]); });
+    T* g = task.grad_class == 1 ? (T*)task.grad.data + out.offset[i] : apart;
+    row_gradient<A, S, T, mode>(task, rows, i, k, x, e, q, g, masses, g != apart && task.streaming);
+    if (g == apart)
       for (int64_t c = 0; c < classes; c++) ((T*)task.grad.data)[out.offset[i] + c * task.grad_class] = g[c];
   }
-  return sum;
+  if (task.pass == Pass::backward) return 0;
+  losses<A>(task, mode, rows);
+  return write_rows<A>(task, rows, begin);
 }
 
 template <class T, class A, class S>

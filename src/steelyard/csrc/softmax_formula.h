@@ -91,37 +91,40 @@ template <class A> static void losses(const SoftmaxTask& task, Mode mode, Rows<A
   }
 }
 
-template <class A> static void coefficients(const SoftmaxTask& task, Mode mode, Rows<A>& rows) {
+// What multiplies e^(a_c − M), [c = y] and A_c in the gradient.
+template <class A> struct Coefficients {
+  Vec<A> alpha, beta, kappa;
+};
+
+// `get` gives one field of the rows at hand: a vector of rows, or one row in every lane.
+template <class A, class Get>
+INLINE Coefficients<A> coefficients(const SoftmaxTask& task, Mode mode, const Rows<A>& rows, Get get) {
   const A eps = (A)task.smoothing, share = (A)(task.smoothing / (double)task.classes), gamma = (A)task.gamma;
   const A spread = task.by_target ? (A)task.classes : (A)task.weight_sum;
-  for (int j = 0; j < rows.padded; j += kWidth<A>) {
-    Vec<A> total = load(rows.total + j), w = load(rows.target + j);
-    Vec<A> u = load(rows.upstream + j) * load(rows.row + j);
-    Vec<A> k, beta = {}, kappa = {};
-    if (mode == Mode::index) {
-      k = u * w;
-      if (gamma != 0) {
-        Vec<A> nl = (load(rows.maximum + j) - load(rows.own + j)) + log<A>(total), f, slope;
-        focus<A>(nl, gamma, f, slope);
-        k = k * slope;
-      }
-      beta = k;
-    } else {
-      if (task.by_target) u = u * w;
-      if (mode == Mode::smooth) {
-        beta = splat<A>(1 - eps) * u;
-        if (!task.by_target) beta = beta * w;
-        kappa = splat<A>(share) * u;
-        k = fma(splat<A>(spread), kappa, beta);
-      } else {
-        kappa = u;
-        k = u * load(rows.mass + j);
-      }
+  const Vec<A> total = get(rows.total), w = get(rows.target);
+  Vec<A> u = get(rows.upstream) * get(rows.row);
+  Vec<A> k, beta = {}, kappa = {};
+  if (mode == Mode::index) {
+    k = u * w;
+    if (gamma != 0) {
+      Vec<A> nl = (get(rows.maximum) - get(rows.own)) + log<A>(total), f, slope;
+      focus<A>(nl, gamma, f, slope);
+      k = k * slope;
     }
-    store(rows.alpha + j, k / total);
-    store(rows.beta + j, beta);
-    store(rows.kappa + j, kappa);
+    beta = k;
+  } else {
+    if (task.by_target) u = u * w;
+    if (mode == Mode::smooth) {
+      beta = splat<A>(1 - eps) * u;
+      if (!task.by_target) beta = beta * w;
+      kappa = splat<A>(share) * u;
+      k = fma(splat<A>(spread), kappa, beta);
+    } else {
+      kappa = u;
+      k = u * get(rows.mass);
+    }
   }
+  return {k / total, beta, kappa};
 }
 
 }  // namespace STEELYARD_ISA

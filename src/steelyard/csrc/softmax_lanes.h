@@ -21,8 +21,8 @@ template <class S> struct Slab {
 // Sums of many numbers: a block of at most 64 is added up plainly, blocks are added with the rounding error kept.
 constexpr int64_t kBlock = 64;
 template <class A> INLINE void fold(Vec<A>& sum, Vec<A>& rest, Vec<A> block) {
-  Vec<A> next = sum + block, back = next - sum;
-  rest = rest + ((sum - (next - back)) + (block - back));
+  const Vec<A> next = sum + block, back = next - sum, error = (sum - (next - back)) + (block - back);
+  rest = rest + only(next - next == Vec<A>{}, error);  // an infinite sum has no error, and must not become NaN by it
   sum = next;
 }
 template <class A> INLINE void fold_into(A* sum, A* rest, A* block, int j) {

@@ -69,7 +69,7 @@ static void survey_row(const SoftmaxTask& task, Rows<A>& rows, int i, const S* x
   const A* even = task.by_target ? nullptr : weight;
   Sum<A> total, away, mass, target;
   int64_t until_fold = kBlock;
-  for_classes<A>(task.classes, [&](int64_t c, int n) __attribute__((always_inline)) {
+  for_classes<A>(task.classes, [&](int64_t c, int n) INLINE_LAMBDA {
     const Vec<A> shifted = load_part<A>(x + c, n, (A)-__builtin_inf()) - m;
     // The lanes past the end are −∞ − M: 0 but where M is itself infinite or NaN, and there the row is NaN anyway.
     const Vec<A> power = exp<A>(shifted);
@@ -107,7 +107,7 @@ static void survey_row_masses(const SoftmaxTask& task, Rows<A>& rows, int i, con
   const A* weight = (const A*)task.weight;
   Sum<A> mass, target;
   int64_t until_fold = kBlock;
-  for_classes<A>(task.classes, [&](int64_t c, int n) __attribute__((always_inline)) {
+  for_classes<A>(task.classes, [&](int64_t c, int n) INLINE_LAMBDA {
     mass.add(masses_part<A>(masses, q, c, n));
     if (task.by_target) {
       Vec<A> w = weight ? load_part<A>(weight + c, n, (A)0) : splat<A>(1);
@@ -120,16 +120,16 @@ static void survey_row_masses(const SoftmaxTask& task, Rows<A>& rows, int i, con
 }
 
 template <class A, class S, class T, Mode mode>
-static void row_gradient(const SoftmaxTask& task, const Rows<A>& rows, int i, const S* x, const A* e, const A* q, T* g,
-                         const Masses<A>& masses, bool streaming) {
+static void row_gradient(const SoftmaxTask& task, const Rows<A>& rows, int i, const Coefficients<A>& k, const S* x,
+                         const A* e, const A* q, T* g, const Masses<A>& masses, bool streaming) {
   const int64_t classes = task.classes;
   if (!rows.keep[i]) {
     memset((void*)g, 0, classes * sizeof(T));
     return;
   }
   const A* even = task.by_target ? nullptr : (const A*)task.weight;
-  const Vec<A> alpha = splat<A>(rows.alpha[i]), kappa = splat<A>(rows.kappa[i]), m = splat<A>(rows.maximum[i]);
-  auto gradient = [&](int64_t c, int n) __attribute__((always_inline)) {
+  const Vec<A> alpha = k.alpha, kappa = k.kappa, m = splat<A>(rows.maximum[i]);
+  auto gradient = [&](int64_t c, int n) INLINE_LAMBDA {
     Vec<A> power = e ? load_part<A>(e + c, n, (A)0) : exp<A>(load_part<A>(x + c, n, (A)0) - m);
     if constexpr (mode == Mode::smooth)
       return fma(power, alpha, -(kappa * (even ? load_part<A>(even + c, n, (A)0) : splat<A>(1))));
@@ -152,7 +152,7 @@ static void row_gradient(const SoftmaxTask& task, const Rows<A>& rows, int i, co
     // The row's own class again, its mass folded in before the one rounding. x[y] may be overwritten by now.
     const int64_t y = rows.label[i];
     Vec<A> power = e ? splat<A>(e[y]) : exp<A>(splat<A>(rows.own[i]) - m);
-    Vec<A> less = splat<A>(rows.beta[i]);
+    Vec<A> less = k.beta;
     if constexpr (mode == Mode::smooth) less = fma(kappa, splat<A>(even ? even[y] : (A)1), less);
     store_one(g + y, fma(power, alpha, -less)[0]);
   }

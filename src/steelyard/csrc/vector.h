@@ -27,6 +27,7 @@ constexpr int kBytes = 16;
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_LAMBDA __attribute__((always_inline))
 #define INLINE_MEMBER inline __attribute__((always_inline))
 
 // Not <type_traits>: a template of the standard library compiled for one instruction set could be linked for all.

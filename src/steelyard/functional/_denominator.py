@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from steelyard import ops
-from steelyard.functional._reduce import ordered_sum
+from steelyard.functional._reduce import ordered_row_sum, ordered_sum
 
 __all__ = ["label_terms", "sigmoid_denominator", "softmax_denominator"]
 
@@ -59,10 +59,12 @@ def softmax_denominator(
         q = target.to(ops.accumulation_dtype(input.dtype))
         smoothed = q * (1.0 - smoothing) + smoothing / input.shape[dim]
         if weight is None:
-            mass = smoothed.sum(dim)
+            mass = ordered_row_sum(smoothed, dim)
         else:
             w = ops.per_class(weight, input)
-            mass = (w * q).sum(dim) * smoothed.sum(dim) if by_target else (w * smoothed).sum(dim)
+            mass = ordered_row_sum(w * (q if by_target else smoothed), dim)
+            if by_target:
+                mass = mass * ordered_row_sum(smoothed, dim)
         return ordered_sum(mass if sample_weight is None else mass * sample_weight)
     table, rows = label_terms(rule, weight, sample_weight, smoothing, by_target)
     return ordered_sum(_label_mass(input, target, table, rows, ignore_index))

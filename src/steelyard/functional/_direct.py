@@ -91,6 +91,8 @@ class _Call:
     upstream = 1.0
     inplace = False
     used = False
+    logits: Tensor | None = None
+    version = 0
     versions: list[int]
 
     def refuse_changes(self) -> None:
@@ -108,17 +110,24 @@ class _Call:
             if len(_met) > 256:
                 _met.clear()
             _met[input.shape, input.dtype] = upstream
-            result, unread = torch.empty_like(input), torch.empty((), dtype=accumulation_dtype(input.dtype))
+            result, unread = torch.empty_like(input), torch.empty_like(_NUMBER[accumulation_dtype(input.dtype)])
             done = self.scalar(input, unread, upstream, result)
+            assert done  # it was the first time
         else:
             result = input.detach() if self.inplace else torch.empty_like(input)
             rows, scale = (grad, 1.0) if self.divisor is None else (None, _spread(float(grad), self))
             done = self.backward(input, rows, scale, statistics, result)
+            if not done:  # an upstream gradient that is not there in so many numbers: zeros, or another's negative
+                return self.formula(self.spread(grad, input), input)
             if self.inplace:
                 self.used = True
                 torch.autograd.graph.increment_version(input)
-        assert done
         return result
+
+    def spread(self, upstream: Tensor, input: Tensor) -> Tensor:
+        """An upstream gradient as that of each row or element."""
+        wide = upstream.to(accumulation_dtype(input.dtype))
+        return wide if self.divisor is None else _spread(wide, self).expand(self.shape(input))
 
     def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
         """The loss as one number into ``out``, and its gradient into ``grad``; False where the long way is due."""
@@ -162,7 +171,7 @@ class _Softmax(_Call):
 
     def room(self, input: Tensor) -> tuple[Tensor, ...]:
         shape, dtype = self.shape(input), accumulation_dtype(input.dtype)
-        return torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+        return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
 
     def each(self, input: Tensor, loss: Tensor) -> bool:
         return bool(
@@ -249,8 +258,7 @@ def _spread(upstream: Any, call: _Call) -> Any:
 class _Derivative(torch.autograd.Function):
     """The loss that was computed before it came here, and its gradient when that is asked for.
 
-    Only what can change a gradient that is still to be computed is saved. A gradient that is ready is right whatever has
-    happened to the logits since.
+    The logits are saved for autograd to watch; where the gradient is ready, a look at their version is all it takes.
     """
 
     @staticmethod
@@ -269,8 +277,10 @@ class _Derivative(torch.autograd.Function):
             or torch._C._functorch.is_legacy_batchedtensor(grad)  # torch.autograd.grad(..., is_grads_batched=True)
         )
         if not again and call.gradient is not None:
-            ready, call.gradient = call.gradient, None  # handed over: from here on somebody else writes to it
-            if float(grad) == call.upstream:
+            # Handed over: from here on somebody else writes to it, and nobody needs the logits.
+            ready, call.gradient = call.gradient, None
+            logits, call.logits = call.logits, None
+            if float(grad) == call.upstream and logits._version == call.version:  # type: ignore[union-attr]
                 return ready, None
         if call.used:
             raise RuntimeError(
@@ -280,9 +290,7 @@ class _Derivative(torch.autograd.Function):
         input, *statistics = ctx.saved_tensors
         call.refuse_changes()
         if again:
-            wide = grad.to(accumulation_dtype(input.dtype))
-            each = wide if call.divisor is None else _spread(wide, call).expand(call.shape(input))
-            return call.formula(each, input), None
+            return call.formula(call.spread(grad, input), input), None
         return call.gradient_of(input, grad, statistics), None
 
 
@@ -296,7 +304,7 @@ _NUMBER = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torc
 def _answer(call: _Call, input: Tensor, reduction: str, inplace: bool) -> Tensor | None:
     recording = input.requires_grad and torch.is_grad_enabled()
     if reduction == "none":
-        loss = torch.empty(call.shape(input), dtype=result_dtype(input))
+        loss = input.new_empty(call.shape(input), dtype=result_dtype(input))
         call.divisor, call.statistics = None, call.room(input)
         if not call.each(input, loss):
             return None
@@ -315,6 +323,8 @@ def _answer(call: _Call, input: Tensor, reduction: str, inplace: bool) -> Tensor
     if not recording:
         return loss
     call.loss, call.inplace = loss, inplace
+    if call.gradient is not None:
+        call.logits, call.version = input, input._version
     call.versions = [t._version for t in call.tensors if t is not None]
     return _derive(input, call)  # type: ignore[no-any-return]
 

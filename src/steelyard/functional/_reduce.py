@@ -21,6 +21,7 @@ __all__ = [
     "Denominator",
     "check_reduction",
     "legacy_reduction",
+    "ordered_row_sum",
     "ordered_sum",
     "reduce",
 ]
@@ -66,7 +67,7 @@ def check_reduction(name: str, reduction: Any, denominator: Any, empty: Any) -> 
         if denominator.dim() != 0:
             refuse(name, "denominator", given, denominator, "Sum it up first: it is one number for the whole batch.")
         if readable(denominator):
-            _check_number(name, given, float(denominator))
+            _check_number(name, given, float(denominator.detach()))
     elif isinstance(denominator, bool) or not isinstance(
         denominator, int | float | np.number | torch.SymInt | torch.SymFloat
     ):
@@ -119,6 +120,16 @@ def reduce(
         return (total / divisor).to(dtype)
     # Still a function of the logits, with a gradient of zero: every rank of a DDP job takes part in its all-reduce.
     return (total / divisor.masked_fill(nothing, 1.0)).masked_fill(nothing, 0.0).to(dtype)
+
+
+def ordered_row_sum(values: Tensor, dim: int) -> Tensor:
+    """The sums along one axis, in an order that depends on its size only."""
+    if torch.compiler.is_compiling():
+        return values.sum(dim)
+    values = values.movedim(dim, -1)
+    while values.shape[-1] > _BLOCK:
+        values = pad(values, (0, -values.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK)).sum(-1)
+    return values.sum(-1)
 
 
 def ordered_sum(values: Tensor) -> Tensor:

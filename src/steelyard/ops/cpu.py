@@ -19,8 +19,11 @@ from steelyard.ops import library, reference
 from steelyard.ops.reference import accumulation_dtype, class_dim
 
 try:
-    from steelyard import _kernels as kernels
-except ImportError:  # built without a compiler that it knows, or from a checkout that was never installed
+    import steelyard._kernels as kernels
+except ModuleNotFoundError as error:
+    # Built without a compiler that it knows, or a checkout that was never installed. One that fails to load says so.
+    if error.name != "steelyard._kernels":
+        raise
     kernels = None  # type: ignore[assignment]
 
 __all__ = ["available", "details", "kernels", "ready", "selected", "threads", "using"]
@@ -97,7 +100,7 @@ def _softmax_loss(input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor
         rows = list(input.shape)
         if rows:
             del rows[class_dim(input)]
-        results = tuple(torch.empty(rows, dtype=accumulation_dtype(input.dtype)) for _ in range(3))
+        results = tuple(input.new_empty(rows, dtype=accumulation_dtype(input.dtype)) for _ in range(3))
         if kernels.softmax_forward(input, target, *settings, *results, threads()):
             return results  # type: ignore[return-value]
     return library.softmax_loss_by_reference(input, target, *settings)

@@ -105,7 +105,7 @@ def check_labels(input: Tensor, target: Tensor, ignore_index: int) -> None:
     """Refuse a label that is neither a class nor ``ignore_index``, where its value can be read."""
     if target.is_floating_point() or not readable(target):
         return
-    classes = input.shape[class_dim(input)]
+    classes, target = input.shape[class_dim(input)], target.long()  # compared in uint8, 156 is −100
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if bool(bad.any()):
         position = tuple(bad.nonzero()[0].tolist())

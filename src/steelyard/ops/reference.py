@@ -76,7 +76,7 @@ def softmax_loss(
         The two are kept apart because their sum would round the low bits away when logits are large. A label outside
         ``[0, C)`` gives NaN, never a plausible number.
     """
-    dim = class_dim(input)
+    dim, target = class_dim(input), _labels(target)
     a, q, y, kept = _shifted(input, target, offset, margin, ignore_index)
     log_s = a.log_softmax(dim)
     maximum, total = a.detach().amax(dim), (-log_s.detach().amax(dim)).exp()
@@ -121,7 +121,7 @@ def softmax_loss_backward(
     ``maximum`` and ``total`` save a kernel its first pass over the row. Here ``log s`` is taken afresh, so that a
     second derivative flows through it.
     """
-    dim = class_dim(input)
+    dim, target = class_dim(input), _labels(target)
     a, q, y, kept = _shifted(input, target, offset, margin, ignore_index)
     log_s = a.log_softmax(dim)
     upstream = grad if row_weight is None else grad * row_weight
@@ -132,6 +132,11 @@ def softmax_loss_backward(
         result = result.masked_fill(~kept.unsqueeze(dim), 0.0)
         result = result.masked_fill((kept & _outside(target, input.shape[dim])).unsqueeze(dim), torch.nan)
     return result.to(input.dtype)
+
+
+def _labels(target: Tensor) -> Tensor:
+    """Labels wide enough to be compared with any ``ignore_index``: in uint8, 156 is −100."""
+    return target if target.is_floating_point() else target.long()
 
 
 def _shifted(
@@ -145,7 +150,7 @@ def _shifted(
     if target.is_floating_point():
         return a, target.to(a.dtype), None, None
     kept = target != ignore_index
-    y = target.masked_fill(~kept | _outside(target, input.shape[dim]), 0).long()
+    y = target.masked_fill(~kept | _outside(target, input.shape[dim]), 0)
     if margin is not None:
         a = a - per_class(margin, input) * _one_hot(y, a, dim)
     # Whatever an ignored row holds, inf and NaN too, must not reach its gradient.
