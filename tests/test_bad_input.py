@@ -457,6 +457,15 @@ def test_bad_value_is_refused_in_one_sentence(site: Site, argument: str, bad: Ba
             assert torch.equal(value, given[name]) or value.isnan().any() or value.is_complex()
 
 
+@pytest.mark.parametrize("site", [site for site in SITES if site.kind != "forward"], ids=str)
+def test_losses_on_logits_of_the_callers_take_inplace_gradient(site: Site) -> None:
+    on_logits = site.entry is not None and site.entry.formula != "likelihood" and site.entry.input == "logits"
+    assert ("inplace_gradient" in site.arguments) == on_logits
+    if not on_logits:
+        with pytest.raises(TypeError, match="inplace_gradient"):
+            site.call(**site.good, inplace_gradient=False)
+
+
 @pytest.mark.parametrize("site", [site for site in SITES if "epoch" not in site.arguments], ids=str)
 def test_unknown_keyword_names_the_caller(site: Site) -> None:
     name = site.name if site.kind == "function" else rf"{site.name.split('.')[0]}\.(__init__|forward)"

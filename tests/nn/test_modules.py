@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 import pickle
 from typing import Any
@@ -343,17 +342,6 @@ def _step(module: nn.Module, case: Any) -> tuple[Tensor, Tensor, bool]:
     out = module(logits, case.target)
     out.sum().backward()
     return out.detach(), leaf.grad, logits._version != version
-
-
-def test_losses_on_logits_take_it_and_no_other() -> None:
-    assert len(INPLACE) == 8
-    for entry in LOSSES.values():
-        assert ("inplace_gradient" in inspect.signature(entry.module).parameters) == (entry in INPLACE)
-        case = example(entry, entry.targets[0])
-        if entry not in INPLACE:
-            for call in (case, case.module):
-                with pytest.raises(TypeError, match="inplace_gradient"):
-                    call(inplace_gradient=True)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])

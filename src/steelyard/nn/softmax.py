@@ -69,8 +69,8 @@ class CrossEntropyLoss(SoftmaxLoss, WeightedLoss):
     Args:
         weight: Class weights, finite, ``(C,)``; copied into a buffer.
         size_average, reduce: Deprecated, as in PyTorch.
-        ignore_index, reduction, label_smoothing, logit_offset, margin, gamma, smooth_weight, denominator, empty,
-            inplace_gradient: As for the function.
+        ignore_index, reduction, label_smoothing, logit_offset, margin, gamma, smooth_weight: As for the function.
+        denominator, empty, inplace_gradient: As for the function, too.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
