@@ -159,6 +159,7 @@ def knows_c(site: Site) -> bool:
 ROW = torch.tensor([0, 1, 2])
 SOFT = torch.full((3, C), 1 / C)
 MANY = np.array([1.0, 2.0, 3.0])
+LEAF = torch.zeros(3, C, requires_grad=True)
 NUMBERS = [["a", "b", "c"], "abc", {"a": 1}, torch.ones(C, dtype=torch.complex64), [True, False, True]]
 NO_NUMBER = [True, "1", None, [1.0], 1j, torch.tensor(1.0)]
 
@@ -332,12 +333,17 @@ BAD: dict[str, list[Bad]] = {
     ],
     "inplace_gradient": [
         *(Bad(value, TypeError, "True or False; got") for value in (1, 0, "yes", None, torch.tensor(True))),
-        Bad(True, ValueError, r"False where 'input' is a leaf; got True\. Its values are yours",
-            both(lambda site: site.kind == "function", lacks("ldam_loss")),  # whose leaf is scaled first
-            {"input": torch.zeros(3, C, requires_grad=True)}),
-        Bad(True, ValueError, r"False where 'input' is expanded; got True\. Its rows share their memory",
-            both(lambda site: site.kind == "function", lacks("ldam_loss")),
-            {"input": (torch.zeros(1, C, requires_grad=True) * 2.0).expand(3, C)}),
+        *(
+            Bad(True, ValueError, r"False where 'input' is a leaf or a view of one; got True\. Its values are yours",
+                both(lambda site: site.kind == "function", lacks("ldam_loss")),  # which scales, and overwrites a copy
+                {"input": leaf})
+            for leaf in (LEAF, LEAF.view(3, C), LEAF.T, LEAF.view(9)[:].view(3, C))
+        ),
+        *(
+            Bad(True, ValueError, r"False where elements of 'input' share their memory; got True\. Use input\.contig",
+                both(lambda site: site.kind == "function", lacks("ldam_loss")), {"input": logits})
+            for logits in ((LEAF[:1] * 2.0).expand(3, C), (LEAF.flatten() * 2.0).unfold(0, C, 1)[:3])
+        ),
     ],
     "gamma": positive_number(),
     "gamma_pos": positive_number(),

@@ -51,10 +51,24 @@ def check_inplace(name: str, input: Any, inplace: Any) -> None:
         refuse(name, argument, "True or False", inplace, error=TypeError)
     if not inplace or not isinstance(input, Tensor) or not (torch.is_grad_enabled() and input.requires_grad):
         return
-    if input.is_leaf:
-        refuse(name, argument, "False where 'input' is a leaf", "True", "Its values are yours, not an intermediate's.")
-    if any(size > 1 and step == 0 for size, step in zip(input.shape, input.stride(), strict=True)):
-        refuse(name, argument, "False where 'input' is expanded", "True", "Its rows share their memory.")
+    if torch.compiler.is_compiling():  # where nothing is overwritten
+        return
+    if input.is_leaf or (input._base is not None and input._base.is_leaf):
+        rule = "False where 'input' is a leaf or a view of one"
+        refuse(name, argument, rule, "True", "Its values are yours, not an intermediate's.")
+    if _may_overlap(input):
+        refuse(name, argument, "False where elements of 'input' share their memory", "True", "Use input.contiguous().")
+
+
+def _may_overlap(tensor: Tensor) -> bool:
+    """Whether two elements may lie in one place, as those of an expanded or unfolded tensor do."""
+    reach = 0
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if step <= reach:
+                return tensor.numel() > 0
+            reach += step * (size - 1)
+    return False
 
 
 def check_index_or_distribution(name: str, input: Tensor, target: Any, *, distribution: bool = True) -> bool:

@@ -101,9 +101,9 @@ def cross_entropy(
             ``"raise"`` (looks at the value, so it synchronises and cannot be compiled).
         inplace_gradient: True lets the backward pass write the gradient over the memory of ``input``, so that there is
             no second tensor of that size. ``input`` holds the gradient from then on: any other use of it in a later
-            backward pass is PyTorch's error. It must be the result of an operation, neither a leaf nor expanded. Acts
-            where a kernel serves (the CPU), changes nothing elsewhere; with ``create_graph=True`` ``input`` is left
-            alone.
+            backward pass is PyTorch's error. It must be the result of an operation, neither a leaf nor a view of one,
+            nor expanded. Acts where a kernel serves (the CPU), changes nothing elsewhere; with ``create_graph=True``
+            ``input`` is left alone.
 
     Returns:
         Loss in nats, in the dtype of ``input`` (fp32 at least under autocast); a scalar, or the shape of the rows.
