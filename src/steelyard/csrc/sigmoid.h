@@ -26,7 +26,7 @@ template <class A> struct Terms {
 template <class A, bool plain>
 INLINE void element(const Terms<A>& terms, Vec<A> z, Vec<A> t, Vec<A> P, Vec<A>& loss, Vec<A>& slope) {
   const Vec<A> zero = {}, one = splat<A>(1);
-  const Vec<A> e = exp<A>(-magnitude(z)), inverse = one / (one + e), l = log1p<A>(e);
+  const Vec<A> e = exp<A, true>(-magnitude(z)), inverse = one / (one + e), l = log1p<A>(e);
   const Mask<A> below = z < zero;
   const Vec<A> less = e * inverse;
   const Vec<A> p = below ? less : inverse, n = below ? inverse : less;
@@ -95,8 +95,9 @@ template <class A> INLINE int64_t sigmoid_scratch_bytes() {
   return (5 * kElementBlock + 3 * (kElementBlock + kPeriod)) * (int64_t)sizeof(A) + 64;
 }
 
-// `flat`: the logits lie in the order of the box, and are read where they are.
-template <class T, class A, bool flat, bool plain>
+// `flat`: the logits lie in the order of the box, and are read where they are. `bare`: nothing but logits, targets and
+// pos_weight comes in, and nothing but a sum and a flat gradient goes out.
+template <class T, class A, bool flat, bool plain, bool bare>
 static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, int64_t chunk, void* scratch) {
   A* z_buffer = (A*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
   A *t_buffer = z_buffer + kElementBlock, *loss_buffer = t_buffer + kElementBlock;
@@ -123,25 +124,34 @@ static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, i
     const bool past = task.streaming && g && ((uintptr_t)g % kBytes) == 0;
     for_classes<A>(count, [&](int64_t j, int n) INLINE_LAMBDA {
       const Vec<A> target = load_part<A>(t + j, n, (A)0);
-      Vec<A> loss, slope, V = weight.constant;
+      Vec<A> loss, slope;
       element<A, plain>(terms, load_part<A>(z + j, n, (A)0), target,
                         p ? load_part<A>(p + j, n, (A)0) : pos_weight.constant, loss, slope);
-      if (weighs) {
-        if (v) V = load_part<A>(v + j, n, (A)0);
-        loss = loss * V;
-        slope = slope * V;
+      Vec<A> u = one_upstream;
+      Mask<A> keep = ~Mask<A>{};
+      if constexpr (!bare) {
+        if (weighs) {
+          const Vec<A> V = v ? load_part<A>(v + j, n, (A)0) : weight.constant;
+          loss = loss * V;
+          slope = slope * V;
+        }
+        if (up) u = load_part<A>(up + j, n, (A)0) * scale;
+        if (task.ignores) keep = target != ignored;
       }
-      Mask<A> keep = task.ignores ? target != ignored : ~Mask<A>{};
+      Vec<A> grad = slope * u;
       if (n < kWidth<A>) keep &= lane_numbers<A>() < splat_int<A>(n);
-      loss = only(keep, loss);
+      if (!bare || n < kWidth<A>) {
+        loss = only(keep, loss);
+        grad = only(keep, grad);
+      }
       sum.add(loss);
       if (--until_fold == 0) until_fold = kBlock, sum.close();
-      if (wants_loss) store(loss_buffer + j, loss);
-      if (!wants_grad) return;
-      const Vec<A> u = up ? load_part<A>(up + j, n, (A)0) * scale : one_upstream;
-      const Vec<A> grad = only(keep, slope * u);
-      if (!g) store(grad_buffer + j, grad);
-      else if (n < kWidth<A>) store_some(g + j, n, grad);
+      if constexpr (!bare) {
+        if (wants_loss) store(loss_buffer + j, loss);
+        if (!wants_grad) return;
+        if (!g) return store(grad_buffer + j, grad);
+      }
+      if (n < kWidth<A>) store_some(g + j, n, grad);
       else if (past) stream(g + j, grad);
       else store(g + j, grad);
     });
@@ -160,12 +170,16 @@ static void sigmoid_chunk(const SigmoidTask& task, int64_t begin, int64_t end, i
 template <class T, class A>
 static void sigmoid_any(const SigmoidTask& task, int64_t begin, int64_t end, int64_t chunk, void* scratch) {
   const bool plain = task.gamma_pos == 0 && task.gamma_neg == 0 && task.clip == 0;
-  if (is_flat(task.elements, task.input))
-    plain ? sigmoid_chunk<T, A, true, true>(task, begin, end, chunk, scratch)
-          : sigmoid_chunk<T, A, true, false>(task, begin, end, chunk, scratch);
+  const bool bare = !task.weight && !task.upstream_elements && !task.ignores && !task.loss && task.grad &&
+                    is_flat(task.elements, task.grad);
+  if (!is_flat(task.elements, task.input))
+    plain ? sigmoid_chunk<T, A, false, true, false>(task, begin, end, chunk, scratch)
+          : sigmoid_chunk<T, A, false, false, false>(task, begin, end, chunk, scratch);
+  else if (plain && bare)
+    sigmoid_chunk<T, A, true, true, true>(task, begin, end, chunk, scratch);
   else
-    plain ? sigmoid_chunk<T, A, false, true>(task, begin, end, chunk, scratch)
-          : sigmoid_chunk<T, A, false, false>(task, begin, end, chunk, scratch);
+    plain ? sigmoid_chunk<T, A, true, true, false>(task, begin, end, chunk, scratch)
+          : sigmoid_chunk<T, A, true, false, false>(task, begin, end, chunk, scratch);
 }
 
 }  // namespace STEELYARD_ISA

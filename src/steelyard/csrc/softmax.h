@@ -9,6 +9,7 @@ namespace STEELYARD_ISA {
 
 constexpr int64_t kChunk = 16384;       // elements of a chunk, about: long enough to hand out, short enough to share
 constexpr int64_t kFewClasses = 32;     // up to here rows go across the lanes even if they must be turned
+constexpr int64_t kPaired = 2048;       // classes up to which two rows at a time stay in the first cache
 constexpr int64_t kKept = 65536;        // exponentials that are kept for the gradient instead of being taken again
 constexpr int64_t kRows = 16;           // that lie along the lanes, one after the other, and have their losses taken together
 constexpr int64_t kTileElements = 8192;  // of a tile, where its rows allow it: half of a first-level cache
@@ -34,7 +35,7 @@ template <class A> INLINE int64_t pitch_of(const SoftmaxTask& task) {
 }
 
 template <class A> INLINE int64_t buffer_bytes(const SoftmaxTask& task) {
-  const int64_t lines = across_lanes<A>(task) ? task.classes : 1;
+  const int64_t lines = across_lanes<A>(task) ? task.classes : 2;
   return (lines * pitch_of<A>(task) * (int64_t)sizeof(A) + 127) / 64 * 64;
 }
 
@@ -251,47 +252,73 @@ static double lanes_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, 
   return sum;
 }
 
-// One row after the other: its gradient follows while it is in the cache.
+// A row between its two passes.
+template <class T, class A, class S> struct Line {
+  int i = -1;
+  const S* x;
+  const A* q;
+  A* e;
+  T* g;
+  Coefficients<A> k;
+};
+
+// One row after the other; its gradient follows while it is in the cache. Short rows are taken two at a time, the
+// gradient of one behind the survey of the next, which hides how long the last sum of a row takes to arrive.
 template <class T, class A, class S, Mode mode>
 static double rows_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, int64_t n, char* scratch) {
   read_rows<A>(task, rows, begin, n);
-  const int64_t classes = task.classes, bytes = buffer_bytes<A>(task);
+  const int64_t classes = task.classes, bytes = buffer_bytes<A>(task), pitch = pitch_of<A>(task);
   const Places in(task.rows, task.input, begin, n), target(task.rows, task.soft ? task.target : View{}, begin, n);
   const Places out(task.rows, task.grad, begin, n);
   const Masses<A> masses = masses_of<A>(task, rows);
-  A *shifted = (A*)scratch, *distribution = (A*)(scratch + bytes);
   T* apart = (T*)(scratch + 3 * bytes);
-  A* e = task.pass == Pass::fused && classes <= kKept ? (A*)(scratch + 2 * bytes) : nullptr;
+  const bool keeps = task.pass == Pass::fused && classes <= kKept;
+
+  const auto finish = [&](const Line<T, A, S>& row) {
+    row_gradient<A, S, T, mode>(task, rows, row.i, row.k, row.x, row.e, row.q, row.g, masses,
+                                row.g != apart && task.streaming);
+    if (row.g == apart)
+      for (int64_t c = 0; c < classes; c++) ((T*)task.grad.data)[out.offset[row.i] + c * task.grad_class] = row.g[c];
+  };
+  Line<T, A, S> before;
   for (int i = 0; i < (int)n; i++) {
-    const S* x = (const S*)task.input.data + in.offset[i];
+    const int64_t side = classes <= kPaired ? (i % 2) * pitch : 0;
+    A *shifted = (A*)scratch + side, *distribution = (A*)(scratch + bytes) + side;
+    Line<T, A, S> row;
+    row.i = i;
+    row.x = (const S*)task.input.data + in.offset[i];
+    row.e = keeps ? (A*)(scratch + 2 * bytes) + side : nullptr;
+    row.q = nullptr;
     if constexpr (same_type<S, A>::value)
       if (task.offset || task.margin || task.input_class != 1) {
         copy_as<A>(task.input.data, task.input.dtype, in.offset[i], task.input_class, classes, shifted);
         if (const A* offset = (const A*)task.offset)
           for (int64_t c = 0; c < classes; c++) shifted[c] += offset[c];
         if (task.margin && rows.label[i] >= 0) shifted[rows.label[i]] -= ((const A*)task.margin)[rows.label[i]];
-        x = shifted;
+        row.x = shifted;
       }
-    const A* q = nullptr;
     if (mode == Mode::soft) {
       if (task.target.dtype == DtypeOf<A>::value && task.target_class == 1) {
-        q = (const A*)task.target.data + target.offset[i];
+        row.q = (const A*)task.target.data + target.offset[i];
       } else {
         copy_as<A>(task.target.data, task.target.dtype, target.offset[i], task.target_class, classes, distribution);
-        q = distribution;
+        row.q = distribution;
       }
     }
-    if (rows.label[i] >= 0) rows.own[i] = widen(x[rows.label[i]]);
-    if (task.pass != Pass::backward) survey_row<A, S, mode>(task, rows, i, x, e, q, masses);
-    else if constexpr (mode == Mode::soft) survey_row_masses<A>(task, rows, i, q, masses);
+    if (task.pass != Pass::backward) survey_row<A, S, mode>(task, rows, i, row.x, row.e, row.q, masses);
+    else if constexpr (mode == Mode::soft) survey_row_masses<A>(task, rows, i, row.q, masses);
+    // Only now that the row is at hand: before, this one number would be waited for by itself.
+    if (rows.label[i] >= 0) rows.own[i] = widen(row.x[rows.label[i]]);
     if (task.pass == Pass::forward) continue;
+    if (before.i >= 0) finish(before);
+    before.i = -1;
     // From numbers just stored one by one: a vector load of them would wait until they have left the store buffer.
-    const auto k = coefficients<A>(task, mode, rows, [&](const A* field) INLINE_LAMBDA { return splat<A>(field[i]); });
-    T* g = task.grad_class == 1 ? (T*)task.grad.data + out.offset[i] : apart;
-    row_gradient<A, S, T, mode>(task, rows, i, k, x, e, q, g, masses, g != apart && task.streaming);
-    if (g == apart)
-      for (int64_t c = 0; c < classes; c++) ((T*)task.grad.data)[out.offset[i] + c * task.grad_class] = g[c];
+    row.k = coefficients<A>(task, mode, rows, [&](const A* field) INLINE_LAMBDA { return splat<A>(field[i]); });
+    row.g = task.grad_class == 1 ? (T*)task.grad.data + out.offset[i] : apart;
+    if (classes <= kPaired) before = row;
+    else finish(row);
   }
+  if (before.i >= 0) finish(before);
   if (task.pass == Pass::backward) return 0;
   losses<A>(task, mode, rows);
   return write_rows<A>(task, rows, begin);

@@ -66,8 +66,8 @@ def softmax_denominator(
             if by_target:
                 mass = mass * ordered_row_sum(smoothed, dim)
         return ordered_sum(mass if sample_weight is None else mass * sample_weight)
-    table, rows = label_terms(rule, weight, sample_weight, smoothing, by_target)
-    return ordered_sum(_label_mass(input, target, table, rows, ignore_index))
+    table, row_weight = label_terms(rule, weight, sample_weight, smoothing, by_target)
+    return ordered_sum(_label_mass(input, target, table, row_weight, ignore_index))
 
 
 def sigmoid_denominator(

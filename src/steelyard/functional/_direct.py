@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from steelyard import ops
+from steelyard.functional._calls import NUMBER, Call, SigmoidCall, SoftmaxCall, guess
 from steelyard.functional._check import result_dtype
-from steelyard.functional._denominator import label_terms, sigmoid_denominator, softmax_denominator
+from steelyard.functional._denominator import label_terms, sigmoid_denominator
 from steelyard.ops import accumulation_dtype, class_dim, cpu
 
 __all__ = ["sigmoid", "softmax"]
@@ -73,186 +73,7 @@ def _divisor(denominator: Any) -> float | None:
     return value if 0.0 <= value < math.inf else None
 
 
-# ---------------------------------------------------------------------------------------------------- the two formulas
-
-
-class _Call:
-    """One call of a loss: its tensors but for the logits, its numbers, what was computed, what it divides by."""
-
-    # Of class: most calls leave most of these as they are.
-    name: str
-    tensors: tuple[Tensor | None, ...]
-    numbers: tuple[Any, ...]
-    divisor: float | None = None  # None where the loss was not reduced
-    zero_if_empty = False
-    statistics: tuple[Tensor, ...] = ()
-    loss: Tensor | None = None
-    gradient: Tensor | None = None
-    upstream = 1.0
-    inplace = False
-    used = False
-    logits: Tensor | None = None
-    version = 0
-    versions: list[int]
-
-    def refuse_changes(self) -> None:
-        """What autograd does for tensors that it saves: a gradient from targets that have changed would be wrong."""
-        if self.versions != [t._version for t in self.tensors if t is not None]:
-            raise RuntimeError(
-                f"{self.name}: a target or weight needed for gradient computation has been modified by an inplace "
-                "operation since the loss was computed."
-            )
-
-    def gradient_of(self, input: Tensor, grad: Tensor, statistics: list[Tensor]) -> Tensor:
-        """The gradient, computed now."""
-        if self.divisor is not None and not self.inplace:
-            upstream = float(grad)
-            if len(_met) > 256:
-                _met.clear()
-            _met[input.shape, input.dtype] = upstream
-            result, unread = torch.empty_like(input), torch.empty_like(_NUMBER[accumulation_dtype(input.dtype)])
-            done = self.scalar(input, unread, upstream, result)
-            assert done  # it was the first time
-        else:
-            result = input.detach() if self.inplace else torch.empty_like(input)
-            rows, scale = (grad, 1.0) if self.divisor is None else (None, _spread(float(grad), self))
-            done = self.backward(input, rows, scale, statistics, result)
-            if not done:  # an upstream gradient that is not there in so many numbers: zeros, or another's negative
-                return self.formula(self.spread(grad, input), input)
-            if self.inplace:
-                self.used = True
-                torch.autograd.graph.increment_version(input)
-        return result
-
-    def spread(self, upstream: Tensor, input: Tensor) -> Tensor:
-        """An upstream gradient as that of each row or element."""
-        wide = upstream.to(accumulation_dtype(input.dtype))
-        return wide if self.divisor is None else _spread(wide, self).expand(self.shape(input))
-
-    def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
-        """The loss as one number into ``out``, and its gradient into ``grad``; False where the long way is due."""
-        raise NotImplementedError
-
-    def room(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Room for what a backward pass begins with."""
-        raise NotImplementedError
-
-    def each(self, input: Tensor, loss: Tensor) -> bool:
-        """The loss of each row or element into ``loss``."""
-        raise NotImplementedError
-
-    def backward(self, input: Tensor, upstream: Tensor | None, scale: float, statistics: Any, grad: Tensor) -> bool:
-        """The gradient into ``grad``, ``upstream`` times ``scale`` being that of each row or element."""
-        raise NotImplementedError
-
-    def formula(self, upstream: Tensor, input: Tensor) -> Tensor:
-        """The gradient by the reference, which can be differentiated again."""
-        raise NotImplementedError
-
-    def shape(self, input: Tensor) -> list[int]:
-        """Of the losses before any reduction."""
-        raise NotImplementedError
-
-
-class _Softmax(_Call):
-    table: Tensor | None = None
-    by_rows = False
-    given: float | None = 1.0
-
-    def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
-        found = cpu.kernels.softmax_scalar(
-            input, *self.tensors, *self.numbers, self.table, self.by_rows, self.given, self.zero_if_empty,
-            upstream, out, *(self.statistics or _UNKEPT), grad, cpu.threads(),
-        )  # fmt: skip
-        if found is None:
-            return False
-        self.divisor = found
-        return True
-
-    def room(self, input: Tensor) -> tuple[Tensor, ...]:
-        shape, dtype = self.shape(input), accumulation_dtype(input.dtype)
-        return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
-
-    def each(self, input: Tensor, loss: Tensor) -> bool:
-        return bool(
-            cpu.kernels.softmax_forward(input, *self.tensors, *self.numbers, loss, *self.statistics, cpu.threads())
-        )
-
-    def backward(self, input: Tensor, upstream: Tensor | None, scale: float, statistics: Any, grad: Tensor) -> bool:
-        return bool(
-            cpu.kernels.softmax_backward(
-                input, *self.tensors, *self.numbers, upstream, scale, *statistics, grad, cpu.threads()
-            )
-        )
-
-    def formula(self, upstream: Tensor, input: Tensor) -> Tensor:
-        target, weight, row_weight, offset, margin = (self.tensors[0], *(_wide(t, input) for t in self.tensors[1:]))
-        assert target is not None
-        if row_weight is not None and row_weight.dim() < upstream.dim():
-            row_weight = row_weight.reshape([-1] + [1] * (upstream.dim() - 1))
-        unused = input.detach()
-        return ops.reference.softmax_loss_backward(
-            upstream, input, target, unused, unused, weight, row_weight, offset, margin, *self.numbers
-        )
-
-    def shape(self, input: Tensor) -> list[int]:
-        shape = list(input.shape)
-        del shape[class_dim(input)]
-        return shape
-
-
-class _Sigmoid(_Call):
-    def _run(self, input: Tensor, up: Any, scale: float, divisor: float, out: Any, loss: Any, grad: Any) -> bool:
-        return bool(
-            cpu.kernels.sigmoid(
-                input, *self.tensors, *self.numbers, up, scale, divisor, out, loss, grad, cpu.threads()
-            )
-        )
-
-    def scalar(self, input: Tensor, out: Tensor, upstream: float, grad: Tensor | None) -> bool:
-        assert self.divisor is not None
-        if not (self.zero_if_empty and self.divisor == 0.0):
-            return self._run(input, None, upstream, self.divisor, out, None, grad)
-        done = self._run(input, None, 0.0, 1.0, out, None, grad)
-        out.zero_()
-        return done
-
-    def room(self, input: Tensor) -> tuple[Tensor, ...]:
-        return ()
-
-    def each(self, input: Tensor, loss: Tensor) -> bool:
-        return self._run(input, None, 1.0, 1.0, None, loss, None)
-
-    def backward(self, input: Tensor, upstream: Tensor | None, scale: float, statistics: Any, grad: Tensor) -> bool:
-        return self._run(input, upstream, scale, 1.0, None, None, grad)
-
-    def formula(self, upstream: Tensor, input: Tensor) -> Tensor:
-        target, weight, pos_weight = (self.tensors[0], *(_wide(t, input) for t in self.tensors[1:]))
-        assert target is not None
-        return ops.reference.sigmoid_loss_backward(upstream, input, target, weight, pos_weight, *self.numbers)
-
-    def shape(self, input: Tensor) -> list[int]:
-        return list(input.shape)
-
-
-def _wide(values: Tensor | None, input: Tensor) -> Tensor | None:
-    """Weights as the reference takes them."""
-    return None if values is None else values.to(accumulation_dtype(input.dtype))
-
-
 # ---------------------------------------------------------------------------------------------------------- derivatives
-
-_met: dict[Any, float] = {}
-"""The upstream gradient that losses of a kind met last, by shape and dtype of their logits."""
-
-_UNKEPT = (None, None)
-
-
-def _spread(upstream: Any, call: _Call) -> Any:
-    """What the gradient of a mean is to the loss of each row."""
-    if call.divisor == 0.0:
-        return upstream * (0.0 if call.zero_if_empty else math.inf)
-    return upstream / call.divisor
 
 
 class _Derivative(torch.autograd.Function):
@@ -262,7 +83,7 @@ class _Derivative(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, call: _Call) -> Tensor:
+    def forward(ctx: Any, input: Tensor, call: Call) -> Tensor:
         ctx.save_for_backward(input, *call.statistics)
         ctx.call = call
         result, call.loss = call.loss, None
@@ -280,7 +101,7 @@ class _Derivative(torch.autograd.Function):
             # Handed over: from here on somebody else writes to it, and nobody needs the logits.
             ready, call.gradient = call.gradient, None
             logits, call.logits = call.logits, None
-            if float(grad) == call.upstream and logits._version == call.version:  # type: ignore[union-attr]
+            if float(grad) == call.upstream and logits._version == call.version:
                 return ready, None
         if call.used:
             raise RuntimeError(
@@ -295,13 +116,10 @@ class _Derivative(torch.autograd.Function):
 
 
 # The step of Function.apply that does the work; the others are for functorch, which never comes here.
-_derive = super(torch.autograd.Function, _Derivative).apply  # type: ignore[misc]
-
-# empty_like of a number is the cheapest way to room for one.
-_NUMBER = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
+_derive: Any = super(torch.autograd.Function, _Derivative).apply
 
 
-def _answer(call: _Call, input: Tensor, reduction: str, inplace: bool) -> Tensor | None:
+def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor | None:
     recording = input.requires_grad and torch.is_grad_enabled()
     if reduction == "none":
         loss = input.new_empty(call.shape(input), dtype=result_dtype(input))
@@ -310,12 +128,12 @@ def _answer(call: _Call, input: Tensor, reduction: str, inplace: bool) -> Tensor
             return None
     else:
         dtype = input.dtype
-        loss = torch.empty_like(_NUMBER[accumulation_dtype(dtype)])
+        loss = torch.empty_like(NUMBER[accumulation_dtype(dtype)])
         if recording and inplace:
             call.statistics = call.room(input)
         elif recording and not _saving_elsewhere():
             call.gradient = torch.empty_like(input)
-            call.upstream = _met.get((input.shape, dtype), 1.0) if _met else 1.0
+            call.upstream = guess(input)
         if not call.scalar(input, loss, call.upstream, call.gradient):
             return None
         if loss.dtype != dtype:
@@ -330,7 +148,7 @@ def _answer(call: _Call, input: Tensor, reduction: str, inplace: bool) -> Tensor
 
 
 def _saving_elsewhere() -> bool:
-    """Whether somebody (checkpointing, offloading) decides where saved tensors go: a gradient kept here would escape."""
+    """Whether somebody (checkpointing, offloading) decides where saved tensors go: a gradient kept here escapes."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
@@ -369,7 +187,7 @@ def softmax(
     ):
         return None
     by_target = smooth_weight == "target"
-    call = _Softmax()
+    call = SoftmaxCall()
     call.name, call.tensors = name, (target, weight, sample_weight, offset, margin)
     call.numbers = (float(gamma), float(smoothing), by_target, ignore_index)
     call.zero_if_empty = empty == "zero"
@@ -381,7 +199,9 @@ def softmax(
         elif denominator not in ("torch", "weights", "samples"):
             return None
         elif not soft:
-            table = _wide(weight, input) if denominator == "weights" else weight
+            table = weight
+            if denominator == "weights" and weight is not None:
+                table = weight.to(accumulation_dtype(input.dtype))
             call.table, rows = label_terms(denominator, table, sample_weight, float(smoothing), by_target)
             call.by_rows, call.given = rows is not None, None
         elif denominator != "weights" and (sample_weight is None or denominator == "samples"):
@@ -438,7 +258,7 @@ def sigmoid(
             return None
         else:
             pos_weight = pos_weight.to(accumulation_dtype(input.dtype)) * alpha
-    call = _Sigmoid()
+    call = SigmoidCall()
     call.name, call.tensors = name, (target, weight, pos_weight)
     call.numbers = (negative, float(gamma_pos), float(gamma_neg), float(clip), ignore_index)
     call.zero_if_empty, call.divisor = empty == "zero", 1.0

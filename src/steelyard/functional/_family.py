@@ -14,6 +14,7 @@ from torch import Tensor
 from steelyard import ops
 from steelyard._errors import choice, refuse
 from steelyard._values import integer, number
+from steelyard.functional import _direct
 from steelyard.functional._check import (
     as_tensor,
     check_index_or_distribution,
@@ -26,7 +27,6 @@ from steelyard.functional._check import (
     row_values,
     same_shape,
 )
-from steelyard.functional import _direct
 from steelyard.functional._denominator import sigmoid_denominator, softmax_denominator
 from steelyard.functional._reduce import Denominator, check_reduction, reduce
 

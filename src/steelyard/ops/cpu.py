@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steelyard._errors import choice
-from steelyard.ops import library, reference
+from steelyard.ops import library
 from steelyard.ops.reference import accumulation_dtype, class_dim
 
+kernels: Any = None
 try:
-    import steelyard._kernels as kernels
+    kernels = import_module("steelyard._kernels")
 except ModuleNotFoundError as error:
     # Built without a compiler that it knows, or a checkout that was never installed. One that fails to load says so.
     if error.name != "steelyard._kernels":
         raise
-    kernels = None  # type: ignore[assignment]
 
 __all__ = ["available", "details", "kernels", "ready", "selected", "threads", "using"]
 
