@@ -9,7 +9,6 @@ namespace STEELYARD_ISA {
 
 constexpr int64_t kChunk = 16384;       // elements of a chunk, about: long enough to hand out, short enough to share
 constexpr int64_t kFewClasses = 32;     // up to here rows go across the lanes even if they must be turned
-constexpr int64_t kPaired = 2048;       // classes up to which two rows at a time stay in the first cache
 constexpr int64_t kKept = 65536;        // exponentials that are kept for the gradient instead of being taken again
 constexpr int64_t kRows = 16;           // that lie along the lanes, one after the other, and have their losses taken together
 constexpr int64_t kTileElements = 8192;  // of a tile, where its rows allow it: half of a first-level cache
@@ -21,7 +20,8 @@ template <class A> INLINE bool across_lanes(const SoftmaxTask& task) {
 
 template <class A> INLINE int64_t tile_rows(const SoftmaxTask& task) {
   if (!across_lanes<A>(task)) {
-    int64_t rows = kChunk / task.classes;
+    // Long rows are worth taking together too, as long as there is something left for every thread.
+    const int64_t fit = kChunk / task.classes, fair = task.rows.total / 64, rows = fit > fair ? fit : fair;
     return rows < 1 ? 1 : rows > kRows ? kRows : rows;
   }
   int64_t rows = kTileElements / task.classes / kWidth<A> * kWidth<A>;
@@ -35,7 +35,7 @@ template <class A> INLINE int64_t pitch_of(const SoftmaxTask& task) {
 }
 
 template <class A> INLINE int64_t buffer_bytes(const SoftmaxTask& task) {
-  const int64_t lines = across_lanes<A>(task) ? task.classes : 2;
+  const int64_t lines = across_lanes<A>(task) ? task.classes : 1;
   return (lines * pitch_of<A>(task) * (int64_t)sizeof(A) + 127) / 64 * 64;
 }
 
@@ -262,17 +262,20 @@ template <class T, class A, class S> struct Line {
   Coefficients<A> k;
 };
 
-// One row after the other; its gradient follows while it is in the cache. Short rows are taken two at a time, the
-// gradient of one behind the survey of the next, which hides how long the last sum of a row takes to arrive.
+// One row after the other. Where all mass is on the row's own class, the gradient of one row is written during the
+// survey of the next: the memory is busy while the arithmetic is, and nobody waits for the last sum of a row.
 template <class T, class A, class S, Mode mode>
 static double rows_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, int64_t n, char* scratch) {
   read_rows<A>(task, rows, begin, n);
-  const int64_t classes = task.classes, bytes = buffer_bytes<A>(task), pitch = pitch_of<A>(task);
+  const int64_t classes = task.classes, bytes = buffer_bytes<A>(task);
   const Places in(task.rows, task.input, begin, n), target(task.rows, task.soft ? task.target : View{}, begin, n);
   const Places out(task.rows, task.grad, begin, n);
   const Masses<A> masses = masses_of<A>(task, rows);
+  A *shifted = (A*)scratch, *distribution = (A*)(scratch + bytes);
   T* apart = (T*)(scratch + 3 * bytes);
   const bool keeps = task.pass == Pass::fused && classes <= kKept;
+  const bool trails = keeps && mode == Mode::index && task.grad_class == 1;
+  const bool long_rows = task.streaming && classes * (int64_t)sizeof(T) >= kStreamedRow;
 
   const auto finish = [&](const Line<T, A, S>& row) {
     row_gradient<A, S, T, mode>(task, rows, row.i, row.k, row.x, row.e, row.q, row.g, masses,
@@ -282,12 +285,10 @@ static double rows_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, i
   };
   Line<T, A, S> before;
   for (int i = 0; i < (int)n; i++) {
-    const int64_t side = classes <= kPaired ? (i % 2) * pitch : 0;
-    A *shifted = (A*)scratch + side, *distribution = (A*)(scratch + bytes) + side;
     Line<T, A, S> row;
     row.i = i;
     row.x = (const S*)task.input.data + in.offset[i];
-    row.e = keeps ? (A*)(scratch + 2 * bytes) + side : nullptr;
+    row.e = keeps ? (A*)(scratch + 2 * bytes) : nullptr;
     row.q = nullptr;
     if constexpr (same_type<S, A>::value)
       if (task.offset || task.margin || task.input_class != 1) {
@@ -305,20 +306,33 @@ static double rows_tile(const SoftmaxTask& task, Rows<A>& rows, int64_t begin, i
         row.q = distribution;
       }
     }
-    if (task.pass != Pass::backward) survey_row<A, S, mode>(task, rows, i, row.x, row.e, row.q, masses);
-    else if constexpr (mode == Mode::soft) survey_row_masses<A>(task, rows, i, row.q, masses);
+    if (task.pass == Pass::backward) {
+      if constexpr (mode == Mode::soft) survey_row_masses<A>(task, rows, i, row.q, masses);
+    } else if (mode == Mode::index && before.i >= 0) {
+      T* g = before.g;
+      const A* e = before.e;
+      const Vec<A> alpha = before.k.alpha;
+      const bool past = long_rows && ((uintptr_t)g % kBytes) == 0;
+      survey_row<A, S, mode>(task, rows, i, row.x, row.e, row.q, masses, [=](int64_t c, int width) INLINE_LAMBDA {
+        const Vec<A> result = load_part<A>(e + c, width, (A)0) * alpha;
+        if (width < kWidth<A>) store_some(g + c, width, result);
+        else if (past) stream(g + c, result);
+        else store(g + c, result);
+      });
+      own_gradient<A, T, mode>(rows, before.i, before.k, nullptr, g);
+    } else {
+      survey_row<A, S, mode>(task, rows, i, row.x, row.e, row.q, masses, [](int64_t, int) INLINE_LAMBDA {});
+    }
+    before.i = -1;
     // Only now that the row is at hand: before, this one number would be waited for by itself.
     if (rows.label[i] >= 0) rows.own[i] = widen(row.x[rows.label[i]]);
     if (task.pass == Pass::forward) continue;
-    if (before.i >= 0) finish(before);
-    before.i = -1;
     // From numbers just stored one by one: a vector load of them would wait until they have left the store buffer.
     row.k = coefficients<A>(task, mode, rows, [&](const A* field) INLINE_LAMBDA { return splat<A>(field[i]); });
     row.g = task.grad_class == 1 ? (T*)task.grad.data + out.offset[i] : apart;
-    if (classes <= kPaired) before = row;
+    if (trails && rows.keep[i] && i + 1 < (int)n) before = row;
     else finish(row);
   }
-  if (before.i >= 0) finish(before);
   if (task.pass == Pass::backward) return 0;
   losses<A>(task, mode, rows);
   return write_rows<A>(task, rows, begin);

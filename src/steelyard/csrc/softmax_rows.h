@@ -60,9 +60,10 @@ template <class A> INLINE Vec<A> masses_part(const Masses<A>& m, const A* q, int
   return live * fma(splat<A>(m.keep), load_part<A>(q + c, n, (A)0), splat<A>(m.share));
 }
 
-template <class A, class S, Mode mode>
+// `trail(c, n)` is called where `e` is about to be overwritten: the gradient of the row before, written meanwhile.
+template <class A, class S, Mode mode, class Trail>
 static void survey_row(const SoftmaxTask& task, Rows<A>& rows, int i, const S* x, A* e, const A* q,
-                       const Masses<A>& masses) {
+                       const Masses<A>& masses, Trail trail) {
   const A maximum = row_maximum<A>(x, task.classes);
   const Vec<A> m = splat<A>(maximum);
   const A* weight = (const A*)task.weight;
@@ -74,6 +75,7 @@ static void survey_row(const SoftmaxTask& task, Rows<A>& rows, int i, const S* x
     // The lanes past the end are −∞ − M: 0 but where M is itself infinite or NaN, and there the row is NaN anyway.
     const Vec<A> power = exp<A>(shifted);
     total.add(power);
+    trail(c, n);
     if (e) store_part(e + c, n, power);
     if constexpr (mode == Mode::smooth) {
       Vec<A> u = even ? load_part<A>(even + c, n, (A)0) : splat<A>(1);
@@ -119,6 +121,26 @@ static void survey_row_masses(const SoftmaxTask& task, Rows<A>& rows, int i, con
   rows.target[i] = target.total();
 }
 
+// The gradient for one class of a row, `less` being what its own class has beyond the others.
+template <class A, Mode mode>
+INLINE Vec<A> gradient_of(const Coefficients<A>& k, const Masses<A>& masses, const A* even, const A* q, Vec<A> power,
+                          int64_t c, int n) {
+  if constexpr (mode == Mode::smooth)
+    return fma(power, k.alpha, -(k.kappa * (even ? load_part<A>(even + c, n, (A)0) : splat<A>(1))));
+  if constexpr (mode == Mode::soft) return fma(power, k.alpha, -(k.kappa * masses_part<A>(masses, q, c, n)));
+  return power * k.alpha;
+}
+
+// The row's own class again, its mass folded in before the one rounding. The logits may be overwritten by now.
+template <class A, class T, Mode mode>
+INLINE void own_gradient(const Rows<A>& rows, int i, const Coefficients<A>& k, const A* even, T* g) {
+  const int64_t y = rows.label[i];
+  const Vec<A> power = exp<A>(splat<A>(rows.own[i]) - splat<A>(rows.maximum[i]));
+  Vec<A> less = k.beta;
+  if constexpr (mode == Mode::smooth) less = fma(k.kappa, splat<A>(even ? even[y] : (A)1), less);
+  store_one(g + y, fma(power, k.alpha, -less)[0]);
+}
+
 template <class A, class S, class T, Mode mode>
 static void row_gradient(const SoftmaxTask& task, const Rows<A>& rows, int i, const Coefficients<A>& k, const S* x,
                          const A* e, const A* q, T* g, const Masses<A>& masses, bool streaming) {
@@ -128,13 +150,10 @@ static void row_gradient(const SoftmaxTask& task, const Rows<A>& rows, int i, co
     return;
   }
   const A* even = task.by_target ? nullptr : (const A*)task.weight;
-  const Vec<A> alpha = k.alpha, kappa = k.kappa, m = splat<A>(rows.maximum[i]);
-  auto gradient = [&](int64_t c, int n) INLINE_LAMBDA {
-    Vec<A> power = e ? load_part<A>(e + c, n, (A)0) : exp<A>(load_part<A>(x + c, n, (A)0) - m);
-    if constexpr (mode == Mode::smooth)
-      return fma(power, alpha, -(kappa * (even ? load_part<A>(even + c, n, (A)0) : splat<A>(1))));
-    if constexpr (mode == Mode::soft) return fma(power, alpha, -(kappa * masses_part<A>(masses, q, c, n)));
-    return power * alpha;
+  const Vec<A> m = splat<A>(rows.maximum[i]);
+  const auto gradient = [&](int64_t c, int n) INLINE_LAMBDA {
+    const Vec<A> power = e ? load_part<A>(e + c, n, (A)0) : exp<A>(load_part<A>(x + c, n, (A)0) - m);
+    return gradient_of<A, mode>(k, masses, even, q, power, c, n);
   };
   int64_t c = 0;
   const int64_t skew = ((uintptr_t)g % kBytes) / sizeof(T);
@@ -148,14 +167,7 @@ static void row_gradient(const SoftmaxTask& task, const Rows<A>& rows, int i, co
     for (; c + kWidth<A> <= classes; c += kWidth<A>) store(g + c, gradient(c, kWidth<A>));
   }
   if (c < classes) store_some(g + c, classes - c, gradient(c, (int)(classes - c)));
-  if constexpr (mode != Mode::soft) {
-    // The row's own class again, its mass folded in before the one rounding. x[y] may be overwritten by now.
-    const int64_t y = rows.label[i];
-    Vec<A> power = e ? splat<A>(e[y]) : exp<A>(splat<A>(rows.own[i]) - m);
-    Vec<A> less = k.beta;
-    if constexpr (mode == Mode::smooth) less = fma(kappa, splat<A>(even ? even[y] : (A)1), less);
-    store_one(g + y, fma(power, alpha, -less)[0]);
-  }
+  if constexpr (mode != Mode::soft) own_gradient<A, T, mode>(rows, i, k, even, g);
 }
 
 }  // namespace STEELYARD_ISA
