@@ -29,21 +29,29 @@ __all__ = ["sigmoid", "softmax"]
 _PLAIN = (Tensor, torch.nn.Parameter)
 _EMPTY = ("nan", "zero", "raise")
 
+# By names of their own: a small batch feels each look into a module.
+_is_compiling = torch.compiler.is_compiling
+_transforming = torch._C._are_functorch_transforms_active
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
+_recording = torch.is_grad_enabled
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
+
 
 def _open(input: Any, target: Any, *others: Any) -> bool:
     """Whether a kernel may answer: nobody records, transforms or differentiates what it would not show."""
     if (
-        torch.compiler.is_compiling()
+        _is_compiling()
         or not cpu.ready()
         or type(input) not in _PLAIN
         or type(target) not in _PLAIN
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
+        or _transforming()
+        or _dispatch_modes()
         or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
+        or _tracing_state() is not None
     ):
         return False
-    recording = torch.is_grad_enabled()
+    recording = _recording()
     if recording and target.requires_grad:
         return False
     for other in others:
@@ -92,11 +100,7 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         call = ctx.call
-        again = (
-            torch.is_grad_enabled()
-            or torch._C._are_functorch_transforms_active()
-            or torch._C._functorch.is_legacy_batchedtensor(grad)  # torch.autograd.grad(..., is_grads_batched=True)
-        )
+        again = _recording() or _transforming() or _is_batched(grad)
         if not again and call.gradient is not None:
             # Handed over: from here on somebody else writes to it, and nobody needs the logits.
             ready, call.gradient = call.gradient, None
@@ -120,7 +124,7 @@ _derive: Any = super(torch.autograd.Function, _Derivative).apply
 
 
 def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor | None:
-    recording = input.requires_grad and torch.is_grad_enabled()
+    recording = input.requires_grad and _recording()
     if reduction == "none":
         loss = input.new_empty(call.shape(input), dtype=result_dtype(input))
         call.divisor, call.statistics = None, call.room(input)

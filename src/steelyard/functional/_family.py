@@ -59,8 +59,10 @@ def softmax_family(
         raise TypeError(f"{name}() got an unexpected keyword argument {next(iter(unknown))!r}")
     if inplace_gradient is not False:
         check_inplace(name, input, inplace_gradient)
-    weight, sample_weight = as_tensor(weight), as_tensor(sample_weight)
-    logit_offset, margin = as_tensor(logit_offset), as_tensor(margin)
+    if not (weight is None or type(weight) is Tensor):
+        weight = as_tensor(weight)
+    if sample_weight is not None or logit_offset is not None or margin is not None:
+        sample_weight, logit_offset, margin = as_tensor(sample_weight), as_tensor(logit_offset), as_tensor(margin)
     direct = _direct.softmax(
         name, input, target, weight, ignore_index, reduction, label_smoothing, sample_weight, logit_offset, margin,
         gamma, smooth_weight, denominator, empty, inplace_gradient,
