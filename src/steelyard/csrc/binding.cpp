@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -38,7 +39,7 @@ std::vector<const Kernels*> runnable() {
   std::vector<const Kernels*> all{&baseline::kernels};
 #if STEELYARD_X86
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {  // none of these lacks F16C
     all.push_back(&avx2::kernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
@@ -48,7 +49,7 @@ std::vector<const Kernels*> runnable() {
   return all;
 }
 const std::vector<const Kernels*> kernels_here = runnable();
-const Kernels* kernels = kernels_here.back();
+std::atomic<const Kernels*> chosen{kernels_here.back()};
 
 // --------------------------------------------------------------------------------------------------- work on a task
 
@@ -91,6 +92,7 @@ bool prepare_result(const View& grad, Dtype dtype, int64_t elements) {
 }
 
 double run(SoftmaxTask& task, Dtype dtype, int threads, bool sums) {
+  const Kernels* const kernels = chosen;  // the same for all of a task, whatever another thread chooses
   const int64_t elements = task.rows.total * task.classes;
   const int64_t rows = kernels->softmax_chunk_rows(task, dtype), chunks = (task.rows.total + rows - 1) / rows;
   std::vector<double> parts(sums ? chunks : 0);
@@ -107,6 +109,7 @@ double run(SoftmaxTask& task, Dtype dtype, int threads, bool sums) {
 }
 
 double run(SigmoidTask& task, Dtype dtype, int threads, bool sums) {
+  const Kernels* const kernels = chosen;
   const int64_t total = task.elements.total, step = kernels->sigmoid_chunk(task), chunks = (total + step - 1) / step;
   std::vector<double> parts(sums ? chunks : 0);
   task.partial = sums ? parts.data() : nullptr;
@@ -122,6 +125,7 @@ double run(SigmoidTask& task, Dtype dtype, int threads, bool sums) {
 }
 
 double run(LabelTask& task, int threads) {
+  const Kernels* const kernels = chosen;
   constexpr int64_t step = 16384;
   const int64_t total = task.rows.total, chunks = (total + step - 1) / step;
   std::vector<double> parts(chunks);
@@ -201,13 +205,21 @@ template <class Bits> bool all_finite(const Bits* x, int64_t n, Bits exponent) {
   for (int64_t i = 0; i < n; i++) bad |= static_cast<Bits>((x[i] & exponent) == exponent);
   return !bad;
 }
-bool all_finite(const TensorView& t, int dim, int64_t offset) {
+// Doubles beside narrower logits are read as floats, where finite means less.
+bool all_within_float(const double* x, int64_t n) {
+  bool within = true;
+  for (int64_t i = 0; i < n; i++) within &= std::isfinite(static_cast<float>(x[i]));
+  return within;
+}
+bool all_finite(const TensorView& t, int dim, int64_t offset, bool doubles) {
   const bool run = dim == t.ndim || (dim == t.ndim - 1 && t.stride[dim] == 1);
   if (run) {
     const int64_t n = dim == t.ndim ? 1 : t.size[dim];
     switch (t.dtype) {
       case Dtype::f32: return all_finite<uint32_t>(static_cast<uint32_t*>(t.data) + offset, n, 0x7f800000);
-      case Dtype::f64: return all_finite<uint64_t>(static_cast<uint64_t*>(t.data) + offset, n, 0x7ff0000000000000);
+      case Dtype::f64:
+        if (!doubles) return all_within_float(static_cast<double*>(t.data) + offset, n);
+        return all_finite<uint64_t>(static_cast<uint64_t*>(t.data) + offset, n, 0x7ff0000000000000);
       case Dtype::bf16: return all_finite<uint16_t>(static_cast<uint16_t*>(t.data) + offset, n, 0x7f80);
       case Dtype::f16: return all_finite<uint16_t>(static_cast<uint16_t*>(t.data) + offset, n, 0x7c00);
       default: return true;
@@ -215,11 +227,11 @@ bool all_finite(const TensorView& t, int dim, int64_t offset) {
   }
   const int64_t n = t.stride[dim] == 0 && t.size[dim] > 1 ? 1 : t.size[dim];  // repeated numbers need one look
   for (int64_t i = 0; i < n; i++)
-    if (!all_finite(t, dim + 1, offset + i * t.stride[dim])) return false;
+    if (!all_finite(t, dim + 1, offset + i * t.stride[dim], doubles)) return false;
   return true;
 }
-void refuse_unless_finite(const TensorView& t) {
-  if (t && !all_finite(t, 0, 0)) throw NotOurs{};
+void refuse_unless_finite(const TensorView& t, Dtype input) {
+  if (t && !all_finite(t, 0, 0, wide(input))) throw NotOurs{};
 }
 
 // One number for each row, or (N,) for all positions of a sample: as a view of the rows' own shape.
@@ -287,7 +299,7 @@ struct SoftmaxCall {
       throw NotOurs{};
     labels = task.soft ? without(target, class_dim) : target;
     row_weight = row_values(row_weight_, rows.ndim, rows.size);
-    refuse_unless_finite(row_weight);
+    refuse_unless_finite(row_weight, input.dtype);
     task.classes = classes();
     task.input_class = input.stride[class_dim];
     if (task.soft) task.target_class = target.stride[class_dim];
@@ -401,8 +413,8 @@ nb::object sigmoid(nb::handle input_, nb::handle target_, nb::handle weight_, nb
     const TensorView input = read_tensor(input_), target = read_tensor(target_);
     if (!input || !target || !input.is_floating() || !same_sizes(input, target)) throw NotOurs{};
     const TensorView weight = broadcast(weight_, input), pos_weight = broadcast(pos_weight_, input);
-    refuse_unless_finite(weight);
-    refuse_unless_finite(pos_weight);
+    refuse_unless_finite(weight, input.dtype);
+    refuse_unless_finite(pos_weight, input.dtype);
     const TensorView up = broadcast(upstream_, input), loss = read_own_tensor(loss_), grad = read_own_tensor(grad_);
     SigmoidTask task;
     task.elements = lay_out(input.ndim, input.size,
@@ -430,7 +442,7 @@ std::vector<std::string> names() {
 void use(const std::string& name) {
   for (const Kernels* k : kernels_here)
     if (name == k->name) {
-      kernels = k;
+      chosen = k;
       return;
     }
   throw nb::value_error(("no such kernels here: " + name).c_str());

@@ -157,10 +157,14 @@ template <class A> static void read_rows(const SoftmaxTask& task, Rows<A>& rows,
   const int64_t* y = peek<int64_t>(task.rows, task.target, begin, n, buffer);
   const A* weight = (const A*)task.weight;
   for (int64_t i = 0; i < n; i++) {
-    const bool kept = y[i] != task.ignore_index;
+    // Checked before, and here once more: nothing keeps another thread from writing to labels meanwhile. Such a row is
+    // NaN, as the reference has it, and no memory is touched that is not ours.
+    const int64_t label = y[i];
+    const bool kept = label != task.ignore_index, inside = (uint64_t)label < (uint64_t)task.classes;
     rows.keep[i] = kept ? -1 : 0;
-    rows.label[i] = kept ? (typename Lane<A>::Int)y[i] : -1;
-    if (weight && kept) rows.target[i] = weight[y[i]];
+    rows.label[i] = kept && inside ? (typename Lane<A>::Int)label : -1;
+    if (kept && !inside) rows.target[i] = (A)__builtin_nan("");
+    else if (weight && kept) rows.target[i] = weight[label];
   }
 }
 

@@ -47,7 +47,6 @@ template <class A> struct alignas(64) Rows {
   typename Lane<A>::Int label[kTile], keep[kTile];  // −1 where kept, 0 where not
   int64_t n = 0;                                    // rows
   int padded = 0;                                   // rows, to the next full vector
-  bool ignoring = false;
 };
 
 // f(l) = −l·(1 − e^l)^γ and −f'(l) for nl = −l ≥ 0; both 0 where s has rounded to 1.
@@ -79,7 +78,7 @@ template <class A> static void losses(const SoftmaxTask& task, Mode mode, Rows<A
     } else if (mode == Mode::smooth) {
       Vec<A> h = task.by_target ? splat<A>(1) : w;
       Vec<A> even = fma(splat<A>(spread), log_total, load(rows.away + j));
-      loss = fma(splat<A>(share), even, weighed<A>(splat<A>(1 - eps) * h, nl));
+      loss = weighed<A>(splat<A>(share), even) + weighed<A>(splat<A>(1 - eps) * h, nl);
       if (task.by_target) loss = loss * w;
     } else {
       loss = load(rows.away + j);

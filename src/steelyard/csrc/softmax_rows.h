@@ -135,6 +135,7 @@ INLINE Vec<A> gradient_of(const Coefficients<A>& k, const Masses<A>& masses, con
 template <class A, class T, Mode mode>
 INLINE void own_gradient(const Rows<A>& rows, int i, const Coefficients<A>& k, const A* even, T* g) {
   const int64_t y = rows.label[i];
+  if (y < 0) return;
   const Vec<A> power = exp<A>(splat<A>(rows.own[i]) - splat<A>(rows.maximum[i]));
   Vec<A> less = k.beta;
   if constexpr (mode == Mode::smooth) less = fma(k.kappa, splat<A>(even ? even[y] : (A)1), less);

@@ -15,11 +15,13 @@ Known known;
 
 // A new reference, or NotOurs with PyTorch's own error dropped: tensors of other layouts refuse to show their memory.
 nb::object got(PyObject* value) {
-  if (!value) {
-    PyErr_Clear();
-    throw NotOurs{};
-  }
-  return nb::steal(value);
+  if (value) return nb::steal(value);
+  for (PyObject* error : {PyExc_RuntimeError, PyExc_AttributeError, PyExc_TypeError})
+    if (PyErr_ExceptionMatches(error)) {
+      PyErr_Clear();
+      throw NotOurs{};
+    }
+  throw nb::python_error();
 }
 nb::object attribute(PyObject* tensor, PyObject* name) { return got(PyObject_GetAttr(tensor, name)); }
 nb::object call(PyObject* tensor, PyObject* name) { return got(PyObject_CallMethodNoArgs(tensor, name)); }

@@ -11,10 +11,21 @@ from torch import Tensor
 from steelyard import ops
 from steelyard.ops import accumulation_dtype, class_dim, cpu
 
-__all__ = ["NUMBER", "Call", "SigmoidCall", "SoftmaxCall", "guess"]
+__all__ = ["Call", "SigmoidCall", "SoftmaxCall", "guess", "room_for_a_number"]
 
-NUMBER = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
-"""Templates: ``empty_like`` of a number is the cheapest way to room for one."""
+_numbers: dict[torch.dtype, Tensor] = {}
+
+
+def room_for_a_number(dtype: torch.dtype) -> Tensor:
+    """A 0-d tensor on the CPU; ``empty_like`` is the cheapest way to one.
+
+    Its template is made at the first call, where no mode is in force: the library may be imported under one.
+    """
+    template = _numbers.get(dtype)
+    if template is None:
+        template = _numbers[dtype] = torch.zeros((), dtype=dtype, device="cpu")
+    return torch.empty_like(template)
+
 
 _met: dict[Any, float] = {}
 """The upstream gradient that losses of a kind met last, by shape and dtype of their logits."""
@@ -68,18 +79,19 @@ class Call:
             if len(_met) > 256:
                 _met.clear()
             _met[input.shape, input.dtype] = upstream
-            result, unread = torch.empty_like(input), torch.empty_like(NUMBER[accumulation_dtype(input.dtype)])
+            result, unread = torch.empty_like(input), room_for_a_number(accumulation_dtype(input.dtype))
             done = self.scalar(input, unread, upstream, result)
-            assert done  # it was the first time
         else:
             result = input.detach() if self.inplace else torch.empty_like(input)
             rows, scale = (grad, 1.0) if self.divisor is None else (None, _spread(float(grad), self))
             done = self.backward(input, rows, scale, statistics, result)
-            if not done:  # an upstream gradient that is not there in so many numbers: zeros, or another's negative
-                return self.formula(self.spread(grad, input), input)
-            if self.inplace:
-                self.used = True
-                torch.autograd.graph.increment_version(input)
+        if not done:
+            # An upstream gradient that is not there in so many numbers (zeros, another's negative), or labels that have
+            # changed behind autograd's back.
+            return self.formula(self.spread(grad, input), input)
+        if self.inplace:
+            self.used = True
+            torch.autograd.graph.increment_version(input)
         return result
 
     def spread(self, upstream: Tensor, input: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from steelyard.functional._calls import NUMBER, Call, SigmoidCall, SoftmaxCall, guess
+from steelyard.functional._calls import Call, SigmoidCall, SoftmaxCall, guess, room_for_a_number
 from steelyard.functional._check import result_dtype
 from steelyard.functional._denominator import label_terms, sigmoid_denominator
 from steelyard.ops import accumulation_dtype, class_dim, cpu
@@ -34,7 +34,10 @@ _is_compiling = torch.compiler.is_compiling
 _transforming = torch._C._are_functorch_transforms_active
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracing_state = torch._C._get_tracing_state
+_has_key = torch._C._dispatch_tls_is_dispatch_key_included
 _recording = torch.is_grad_enabled
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # where make_fx(pre_dispatch=True) and torch.export listen
+_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # from PyTorch 2.8 on
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
 
 
@@ -45,8 +48,9 @@ def _open(input: Any, target: Any, *others: Any) -> bool:
         or not cpu.ready()
         or type(input) not in _PLAIN
         or type(target) not in _PLAIN
+        or not (input.is_cpu and target.is_cpu)
         or _transforming()
-        or _dispatch_modes()
+        or _watched()
         or forward_ad._current_level >= 0
         or _tracing_state() is not None
     ):
@@ -58,6 +62,11 @@ def _open(input: Any, target: Any, *others: Any) -> bool:
         if other is not None and (type(other) not in _PLAIN or (recording and other.requires_grad)):
             return False
     return True
+
+
+def _watched() -> bool:
+    """Whether somebody sees every operation go by: a dispatch mode, a tracer."""
+    return bool(_dispatch_modes()) or _has_key(_PRE_DISPATCH)
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
@@ -100,7 +109,9 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         call = ctx.call
-        again = _recording() or _transforming() or _is_batched(grad)
+        again = _recording() or _transforming() or _is_batched(grad) or _watched()
+        if not call.used:
+            call.refuse_changes()
         if not again and call.gradient is not None:
             # Handed over: from here on somebody else writes to it, and nobody needs the logits.
             ready, call.gradient = call.gradient, None
@@ -113,7 +124,6 @@ class _Derivative(torch.autograd.Function):
                 "the place of the logits. Use inplace_gradient=False to go backward twice."
             )
         input, *statistics = ctx.saved_tensors
-        call.refuse_changes()
         if again:
             return call.formula(call.spread(grad, input), input), None
         return call.gradient_of(input, grad, statistics), None
@@ -125,6 +135,11 @@ _derive: Any = super(torch.autograd.Function, _Derivative).apply
 
 def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor | None:
     recording = input.requires_grad and _recording()
+    if inplace and recording:
+        mine = input.untyped_storage().data_ptr()
+        # What the gradient would overwrite while it is still read: the long way leaves the logits alone.
+        if any(t is not None and t.untyped_storage().data_ptr() == mine for t in call.tensors):
+            inplace = False
     if reduction == "none":
         loss = input.new_empty(call.shape(input), dtype=result_dtype(input))
         call.divisor, call.statistics = None, call.room(input)
@@ -132,7 +147,7 @@ def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor 
             return None
     else:
         dtype = input.dtype
-        loss = torch.empty_like(NUMBER[accumulation_dtype(dtype)])
+        loss = room_for_a_number(accumulation_dtype(dtype))
         if recording and inplace:
             call.statistics = call.room(input)
         elif recording and not _saving_elsewhere():
@@ -147,13 +162,16 @@ def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor 
     call.loss, call.inplace = loss, inplace
     if call.gradient is not None:
         call.logits, call.version = input, input._version
-    call.versions = [t._version for t in call.tensors if t is not None]
+    try:
+        call.versions = [t._version for t in call.tensors if t is not None]
+    except RuntimeError:  # one from inference mode, which has none; the long way says what to do
+        return None
     return _derive(input, call)  # type: ignore[no-any-return]
 
 
 def _saving_elsewhere() -> bool:
     """Whether somebody (checkpointing, offloading) decides where saved tensors go: a gradient kept here escapes."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    return _saved_tensor_hooks is None or _saved_tensor_hooks(True) is not None
 
 
 # ----------------------------------------------------------------------------------------------------------- ways in
@@ -181,7 +199,8 @@ def softmax(
         return None
     soft = target.is_floating_point()
     if (
-        not _is_label(ignore_index)
+        input.dim() == 0
+        or not _is_label(ignore_index)
         or (soft and ignore_index >= 0)
         or not _is_number(smoothing, 0.0, 1.0)
         or not _is_number(gamma, 0.0, math.inf)
@@ -272,7 +291,8 @@ def sigmoid(
         elif denominator in ("torch", "samples") and ignore_index is None:
             given = float(input.numel())
         elif denominator in ("torch", "samples"):
-            given = float(sigmoid_denominator(denominator, input, target, None, None, 1.0, ignore_index))
+            labels = target if target.is_floating_point() else target.long()  # compared in uint8, 255 is −1
+            given = float(sigmoid_denominator(denominator, input, labels, None, None, 1.0, ignore_index))
         else:
             return None
         if given is None or (empty == "raise" and given == 0.0):
