@@ -8,7 +8,7 @@ RUN := $(VENV)/installed-to-run
 STAMP := $(VENV)/installed-to-test
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench docs sanitize clean
 
 demo: $(RUN)
 	$(BIN)/python examples/survey_data.py demo/randhie.parquet
@@ -36,6 +36,15 @@ $(STAMP): $(RUN)
 bench: $(RUN)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.table
+
+# Sanitizers watch the kernels at work, in every shape and any memory. Minutes to build; what is installed stays as it is.
+sanitize:
+	test -e $(STAMP) || $(MAKE) $(STAMP)
+	$(INSTALL) cmake ninja nanobind
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSANITIZE=address,undefined \
+	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/python tests/sanitize/run.py build/sanitize
 
 docs: $(STAMP)
 	$(INSTALL) -e '.[docs]'

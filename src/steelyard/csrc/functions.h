@@ -36,7 +36,7 @@ template <> struct Constants<float> {
   static constexpr int mantissa = 23, bias = 127;
   static constexpr float magic = 12582912.0f + bias;  // 1.5·2^23: adding it rounds to an integer in the low bits
   static constexpr float lowest = -88.02f;            // from here on 2^n has an exponent of zero: e^x is 0
-  static constexpr int32_t sqrt_half = 0x3f3504f3;
+  static constexpr uint32_t sqrt_half = 0x3f3504f3;
 };
 
 template <> struct Constants<double> {
@@ -63,7 +63,7 @@ template <> struct Constants<double> {
   static constexpr int mantissa = 52, bias = 1023;
   static constexpr double magic = 6755399441055744.0 + bias;
   static constexpr double lowest = -709.09;
-  static constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcd;
+  static constexpr uint64_t sqrt_half = 0x3fe6a09e667f3bcd;
 };
 
 // x = n·ln 2 + r with |r| ≤ ½ ln 2, and 2^n; where x is too low for a normal number, 2^n is 0.
@@ -75,7 +75,7 @@ template <class A> INLINE void reduce_exponent(Vec<A> x, Vec<A>& r, Vec<A>& powe
   // In float the nearest ln 2 is right to 2e-9, which n ≤ 127 cannot make a rounding error of before e^x is tiny.
   if constexpr (sizeof(A) == 4) r = fma(n, splat<A>(-0.693147182f), x);
   else r = fma(n, splat<A>(-K::ln_2_rest), fma(n, splat<A>(-K::ln_2), x));
-  power = as_float(as_int(t) << K::mantissa);
+  power = (Vec<A>)((Bits<A>)t << K::mantissa);
 }
 
 // e^x for x ≤ 0, and a little above; 0 where the result would not be a normal number. NaN stays NaN. `paired` where much
@@ -102,9 +102,9 @@ template <class A> INLINE Vec<A> expm1(Vec<A> x) {
 // log x for x > 0 and normal; −inf at 0.
 template <class A> INLINE Vec<A> log(Vec<A> x) {
   using K = Constants<A>;
-  Mask<A> bits = as_int(x);
-  Mask<A> n = (bits - K::sqrt_half) >> K::mantissa;  // x = m·2^n with m in [√½, √2)
-  Vec<A> m = as_float(bits - (n << K::mantissa));
+  Bits<A> bits = (Bits<A>)x;
+  Mask<A> n = (Mask<A>)(bits - K::sqrt_half) >> K::mantissa;  // x = m·2^n with m in [√½, √2)
+  Vec<A> m = (Vec<A>)(bits - ((Bits<A>)n << K::mantissa));
   Vec<A> k = __builtin_convertvector(n, Vec<A>);
   Vec<A> u = (m - splat<A>(1)) / (m + splat<A>(1)), s = u * u;
   Vec<A> twice = u + u;

@@ -40,17 +40,20 @@ template <class A> struct Lane;
 template <> struct Lane<float> {
   typedef float V __attribute__((vector_size(kBytes)));
   typedef int32_t I __attribute__((vector_size(kBytes)));
+  typedef uint32_t B __attribute__((vector_size(kBytes)));
   typedef int32_t Int;
   static constexpr int W = kBytes / 4;
 };
 template <> struct Lane<double> {
   typedef double V __attribute__((vector_size(kBytes)));
   typedef int64_t I __attribute__((vector_size(kBytes)));
+  typedef uint64_t B __attribute__((vector_size(kBytes)));
   typedef int64_t Int;
   static constexpr int W = kBytes / 8;
 };
 template <class A> using Vec = typename Lane<A>::V;
 template <class A> using Mask = typename Lane<A>::I;  // all ones or all zeros in each lane
+template <class A> using Bits = typename Lane<A>::B;  // where arithmetic may wrap around
 template <class A> constexpr int kWidth = Lane<A>::W;
 
 using VF = Vec<float>;

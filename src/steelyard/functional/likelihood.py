@@ -133,7 +133,7 @@ def binary_cross_entropy(
                 name,
                 "input",
                 "probabilities in [0, 1]",
-                f"{float(input[position]):g} at position {position}",
+                f"{float(input[position].detach()):g} at position {position}",
                 "Logits belong in binary_cross_entropy_with_logits.",
             )
     v = element_values(name, "weight", weight, input)
