@@ -21,6 +21,8 @@ using namespace nb::literals;
 
 namespace steelyard {
 
+void add_sampling(nb::module_& m);  // sampling_binding.cpp
+
 #define STEELYARD_DECLARE(isa) \
   namespace isa {              \
   extern const Kernels kernels; \
@@ -453,7 +455,7 @@ void use(const std::string& name) {
 
 NB_MODULE(_kernels, m) {
   using namespace steelyard;
-  m.doc() = "The two formulas in C++; steelyard.ops.cpu is their door.";
+  m.doc() = "The two formulas and the draws in C++; steelyard.ops.cpu is their door.";
   m.def("know", &know, "tensor_types"_a, "dtypes"_a);
   m.def("names", &names);
   m.def("use", &use, "name"_a);
@@ -472,4 +474,5 @@ NB_MODULE(_kernels, m) {
   m.def("sigmoid", &sigmoid, "input"_a, "target"_a, "weight"_a.none(), "pos_weight"_a.none(), "neg_weight"_a,
         "gamma_pos"_a, "gamma_neg"_a, "clip"_a, "ignore_index"_a.none(), "upstream"_a.none(), "scale"_a, "divisor"_a,
         "out"_a.none(), "loss"_a.none(), "grad"_a.none(), "threads"_a);
+  add_sampling(m);
 }

@@ -1,0 +1,229 @@
+"""Rows by their weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from steelyard._errors import describe, refuse
+from steelyard.counts._index import index_labels
+from steelyard.samplers import _random as rng
+from steelyard.samplers._base import Plan, ReproducibleSampler, positive_integer
+from steelyard.samplers._expected import F64, Expected, by_class
+from steelyard.samplers._random import I64, Stream
+from steelyard.samplers._table import Systematic, Table, as_weights
+
+__all__ = ["WeightedRandomSampler"]
+
+
+class WeightedRandomSampler(ReproducibleSampler[int]):
+    r"""Rows with probabilities given by their weights, as ``torch.utils.data.WeightedRandomSampler``, without its
+    limits.
+
+    PyTorch's stops at 2^24 weights, draws whole epochs ahead, repeats on every rank and cannot resume. This one draws
+    any position of an epoch for itself: row i with probability w_i / Σ w, from a number that depends on seed, epoch and
+    position alone. Ranks share *one* draw, each computing its own part; a state is three numbers.
+
+    - **With replacement** draws are independent; with ``systematic=True`` row i comes ⌊n·p_i⌋ or ⌈n·p_i⌉ times in an
+      epoch, n·p_i on average: exact quotas in place of chance.
+    - **Without replacement** rows come at most once: as if drawn one after another from those that are left, and then
+      shuffled. A row's chance of being in is then *not* in proportion to its weight; :meth:`expected` tells.
+
+    Memory: 2 bytes a weight at most, beside the weights themselves: a float32 or float64 tensor, or a NumPy memmap on
+    disk, is used where it is, anything else is copied to float64. Without replacement, 8 bytes more for each draw
+    while an epoch lasts. The weights may be changed between epochs (``sampler.weights[i] = ...`` of a tensor is
+    noticed).
+
+    Args:
+        weights: One number per row, finite, zero or more, ``(N,)``: a tensor, array, memmap or sequence. They need not
+            add up to one. A row of weight zero is never drawn.
+        num_samples: Draws of an epoch, over all ranks together.
+        replacement: Whether a row may come twice in an epoch.
+        generator: Where each epoch takes its seed, as in PyTorch; None is PyTorch's global one. Ranks need generators
+            in the same state.
+        num_replicas: Ranks that share the draws. None takes the process group's, if there is one.
+        rank: Which of them this is. Ranks get equally many draws: up to num_replicas − 1 are drawn on top.
+        seed: Makes every epoch reproducible by its number, whatever was drawn before. With several ranks and no
+            generator, None is 0.
+        systematic: See above.
+        labels: The class of each row, ``(N,)``, if it is known: for :meth:`expected`, and to tell weights of rows
+            from weights of classes.
+
+    Raises: TypeError, ValueError: an argument that is not as said; without replacement, more draws than rows that
+        have a weight.
+
+    Example:
+        >>> sampler = WeightedRandomSampler([0.1, 0.0, 0.9], 5, seed=0)
+        >>> list(sampler)
+        [2, 2, 2, 2, 2]
+        >>> sampler.set_epoch(3)
+        >>> sampler.indices()
+        tensor([2, 2, 0, 2, 2])
+
+    Source: inversion by an index table: Chen and Asau 1974; random numbers by position: Salmon et al., SC 2011; without
+        replacement: Efraimidis and Spirakis 2006.
+    """
+
+    def __init__(
+        self,
+        weights: Any,
+        num_samples: int,
+        replacement: bool = True,
+        generator: torch.Generator | None = None,
+        *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        seed: int | None = None,
+        systematic: bool = False,
+        labels: Any = None,
+    ) -> None:
+        name = type(self).__name__
+        super().__init__(positive_integer(name, "num_samples", num_samples), generator, num_replicas, rank, seed)
+        for argument, value in (("replacement", replacement), ("systematic", systematic)):
+            if not isinstance(value, bool):
+                refuse(name, argument, "True or False", describe(value), error=TypeError)
+        if systematic and not replacement:
+            refuse(name, "systematic", "False without replacement", True, "A row comes at most once there anyway.")
+        self.replacement, self.systematic = replacement, systematic
+        self._labels = None if labels is None else index_labels(labels, function=name)
+        self._take(weights)
+
+    def _take(self, weights: Any) -> None:
+        name = type(self).__name__
+        array = as_weights(name, weights)
+        if self._labels is not None and len(array) != len(self._labels[1]):
+            index = self._labels[1]
+            hint = ""
+            if len(array) == len(np.unique(index)):
+                hint = "These look like weights of classes: pass sample_weights(labels, weight) instead."
+            refuse(name, "weights", f"one per row, {len(index)} of them", f"{len(array)}", hint)
+        table = Table(name, array)
+        drawn = len(self) * self.num_replicas
+        if not self.replacement and drawn > table.positive:
+            most = table.positive // self.num_replicas * self.num_replicas
+            hint = "Use replacement=True to draw rows again." if most == 0 else ""
+            if self.num_samples <= table.positive:
+                hint = f"{self.num_replicas} ranks get equally many draws, {drawn} together."
+            rule = f"at most {most} without replacement, as {table.positive} rows have a weight above zero"
+            refuse(name, "num_samples", rule, self.num_samples, hint)
+        self._given = (
+            weights
+            if isinstance(weights, torch.Tensor)
+            else torch.from_numpy(array)
+            if array.flags.writeable
+            else array
+        )
+        self._version = getattr(self._given, "_version", 0)
+        self._table = table
+
+    @property
+    def weights(self) -> Any:
+        """The weights in use: the tensor or memmap that was given, or a copy of what was. New ones may be assigned."""
+        return self._given
+
+    @weights.setter
+    def weights(self, weights: Any) -> None:
+        self._take(weights)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory beside the weights, in bytes."""
+        return self._table.nbytes
+
+    def _plan(self, seed: int, epoch: int) -> Plan:
+        if getattr(self._given, "_version", 0) != self._version:  # written to since the sums were made
+            self._take(self._given)
+        if not self.replacement:
+            return _Race(self._table, seed, epoch, self.num_samples, len(self) * self.num_replicas)
+        if self.systematic:
+            return _Quotas(self._table, seed, epoch, self.num_samples)
+        return _Independent(self._table, seed, epoch)
+
+    def expected(self) -> Expected:
+        """Coverage and repeats of an epoch by class, or over all rows where ``labels`` were not given.
+
+        Exact with replacement; without, from the usual approximation 1 − e^(−w·t) of a row's chance to be in, with the
+        t at which these add up to ``num_samples``.
+
+        Example:
+            >>> labels = [0] * 99 + [1]
+            >>> weights = [1 / 99] * 99 + [1.0]
+            >>> print(WeightedRandomSampler(weights, 100, labels=labels).expected())
+            class  rows  share of rows  share of draws  rows seen  times a row
+            0        99         99.00%          50.00%     39.65%       0.5051
+            1         1          1.00%          50.00%    100.00%           50
+            100 draws an epoch
+        """
+        w, draws = self._table.weights, float(self.num_samples)
+        largest = float(w.max())  # so that no sum overflows
+        total = sum(float(np.sum(w[at : at + 2**20] / largest, dtype=np.float64)) for at in range(0, len(w), 2**20))
+        if not self.replacement:
+            time = _time_of(w, largest, self.num_samples)
+            return by_class(self._labels, len(w), lambda part: -np.expm1(-time * (w[part] / largest)), lambda p: p)
+
+        def mean(part: slice) -> F64:
+            result: F64 = draws * ((w[part] / largest).astype(np.float64) / total)
+            return result
+
+        if self.systematic:
+            return by_class(self._labels, len(w), mean, lambda m: np.minimum(m, 1.0))
+        with np.errstate(divide="ignore"):  # a row that is drawn every time
+            return by_class(
+                self._labels, len(w), mean, lambda m: -np.expm1(draws * np.log1p(-np.minimum(m / draws, 1.0)))
+            )
+
+
+def _time_of(w: np.ndarray, largest: float, wanted: int) -> float:
+    """The t with Σ 1 − e^(−w·t/largest) = wanted, by halving: the sum grows with t."""
+    positive = int((w > 0).sum())
+    if wanted >= positive:
+        return math.inf if positive == len(w) else 1e300
+    low, high = 0.0, 1.0
+
+    def held(time: float) -> float:
+        parts = (w[at : at + 2**20] for at in range(0, len(w), 2**20))
+        return sum(float(-np.expm1(-time * (part / largest).astype(np.float64)).sum()) for part in parts)
+
+    while held(high) < wanted:
+        low, high = high, 4 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if held(middle) < wanted else (low, middle)
+    return high
+
+
+class _Independent:
+    def __init__(self, table: Table, seed: int, epoch: int) -> None:
+        self.table, self.seed, self.epoch = table, seed, epoch
+
+    def draw(self, first: int, step: int, count: int) -> I64:
+        return self.table.independent(self.seed, self.epoch, first, step, count)
+
+    extra = draw
+
+
+class _Quotas:
+    def __init__(self, table: Table, seed: int, epoch: int, total: int) -> None:
+        self.systematic: Systematic = table.systematic(seed, epoch, total)
+        self.draw = self.systematic.draw
+        self.extra = _Independent(table, seed, epoch).draw  # beyond all quotas
+
+
+class _Race:
+    """The winners, in an order of chance; the few that ranks need on top are those that came in next."""
+
+    def __init__(self, table: Table, seed: int, epoch: int, wanted: int, drawn: int) -> None:
+        self.rows = table.race(seed, epoch, wanted)
+        self.wanted, self.key = wanted, rng.number(seed, epoch, Stream.PERMUTATION, 0)
+        self.others = np.empty(0, np.int64)
+        if drawn > wanted:
+            self.others = np.setdiff1d(table.race(seed, epoch, drawn), self.rows, assume_unique=True)
+
+    def draw(self, first: int, step: int, count: int) -> I64:
+        return self.rows[rng.permute(first + step * np.arange(count), self.wanted, self.key)]
+
+    def extra(self, first: int, step: int, count: int) -> I64:
+        return self.others[first - self.wanted + step * np.arange(count)]
