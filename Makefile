@@ -36,6 +36,7 @@ $(STAMP): $(RUN)
 bench: $(RUN)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.sampling
 
 # Sanitizers watch the kernels at work, in every shape and any memory. Minutes to build; what is installed stays as it is.
 sanitize:

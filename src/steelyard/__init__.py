@@ -6,7 +6,7 @@ classes: it trains classifiers on imbalanced data.
 ``steelyard.nn`` and ``steelyard.functional`` stand in for PyTorch's modules and functions of the same names.
 """
 
-from steelyard import functional, information, nn
+from steelyard import functional, information, nn, samplers
 from steelyard._version import __version__
 from steelyard.config import show_config
 from steelyard.counts import ClassCounts, count_classes, imbalance_ratio
@@ -23,5 +23,6 @@ __all__ = [
     "nn",
     "pos_weight",
     "sample_weights",
+    "samplers",
     "show_config",
 ]

@@ -94,8 +94,8 @@ class ReproducibleSampler(DistributedSampler[T]):
     # What a kind of sampler is.
 
     @abstractmethod
-    def _plan(self, seed: int, epoch: int) -> Plan:
-        """The draws of an epoch."""
+    def _plan(self, seed: int, epoch: int, end: int) -> Plan:
+        """The draws of an epoch; all positions that ranks will ask for are below ``end``."""
 
     def _items(self, rows: I64) -> list[T]:
         """Drawn rows as an iterator gives them."""
@@ -269,7 +269,7 @@ class _Draws(Iterator[T]):
     def _rows(self, done: int, count: int) -> I64:
         sampler = self.sampler
         if self._plan is None:
-            self._plan = sampler._plan(self.seed, self.epoch)
+            self._plan = sampler._plan(self.seed, self.epoch, self.start + self.count * sampler.num_replicas)
         step, first = sampler.num_replicas, self.start + sampler.rank + done * sampler.num_replicas
         regular = min(max(-(-(sampler.num_samples - first) // step), 0), count)
         rows = self._plan.draw(first, step, regular)

@@ -117,8 +117,7 @@ def _walk(x: U64, n: U64, key: U64, bits: U64, rounds: int) -> U64:
     result: U64 = high << low_bits | low
     outside = result >= n
     if outside.any():
-        terms = (result, n, key, bits)
-        result[outside] = _walk(*(term[outside] for term in terms), rounds)
+        result[outside] = _walk(result[outside], n[outside], key[outside], bits[outside], rounds)
     return result
 
 

@@ -74,7 +74,7 @@ class BalancedBatchSampler(ReproducibleSampler[list[int]]):
         """Rows of a batch."""
         return self.classes_per_batch * self.samples_per_class
 
-    def _plan(self, seed: int, epoch: int) -> Plan:
+    def _plan(self, seed: int, epoch: int, end: int) -> Plan:
         return _Batches(self, seed, epoch)
 
     def expected(self) -> Expected:
@@ -109,8 +109,11 @@ class _Batches:
         keys = rng.numbers(self.seed, 0, Stream.CLASSES, turns)
         classes = rng.permute(places, np.full(len(places), known), keys)
         counts = self.members.counts[classes]
-        # A class begins again before a batch would take the last of its rows and the first of the next order of them.
-        lengths = np.where(counts >= each, counts // each * each, counts)
-        times = turns[:, None] * each + np.arange(each)
+        # A class begins again before a batch would take the last of its rows and the first of the next order of them;
+        # one with fewer rows than a batch takes of it begins again with every batch.
+        enough = counts >= each
+        lengths = np.where(enough, counts // each * each, counts)
+        ahead = np.where(enough, each, -(-each // counts) * counts)
+        times = (turns * ahead)[:, None] + np.arange(each)
         rows = self.members.cycling(self.seed, np.repeat(classes, each), times.ravel(), np.repeat(lengths, each))
         return rows.reshape(len(batches), together * each)

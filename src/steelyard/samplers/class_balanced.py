@@ -125,15 +125,24 @@ class ClassBalancedSampler(ReproducibleSampler[int]):
         self._before = seed, epoch, given
         return given
 
-    def _plan(self, seed: int, epoch: int) -> Plan:
+    def _plan(self, seed: int, epoch: int, end: int) -> Plan:
         return _ByClass(self, seed, epoch)
 
     def expected(self, epoch: int | None = None) -> Expected:
-        """Coverage and repeats by class in an epoch; None is the next one. Exact but for the rounding to whole rows."""
-        counts = self._members.counts
-        draws = self.num_samples * self._shares(self.epoch if epoch is None else epoch)
-        coverage = np.minimum(draws / counts, 1.0)
-        return Expected(tuple(self.classes), tuple(counts.tolist()), tuple(draws.tolist()), tuple(coverage.tolist()))
+        """Coverage and repeats by class in an epoch; None is the next one.
+
+        Draws are the very ones of that epoch. So is the coverage, where a class does not go from one order of its rows
+        to the next within the epoch; where it does, a row may come at the end of one and at the start of the other, and
+        coverage is the mean over all orders.
+        """
+        epoch = self.epoch if epoch is None else integer(f"{type(self).__name__}.expected", "epoch", epoch)
+        seed, counts = self._seed_of_an_epoch(), self._members.counts
+        draws = self._quotas(seed, epoch)
+        first = np.minimum(draws, counts - self._given_before(seed, epoch) % counts)  # from the order at hand
+        then = np.minimum(draws - first, counts)
+        coverage = (first + then - first * then / counts) / counts
+        numbers: tuple[Any, ...] = tuple(tuple(line.tolist()) for line in (counts, draws.astype(np.float64), coverage))
+        return Expected(tuple(self.classes), *numbers)
 
 
 class _ByClass:

@@ -186,7 +186,9 @@ class _Passage(Iterator[Any]):
         info = get_worker_info()
         worker = 0 if info is None else info.id
         self.stream, self.epoch = stream, epoch
-        self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence([stream.seed, epoch, worker])))
+        # One generator says what passes, another mixes: a buffer of another size changes the order and nothing else.
+        seeds = np.random.SeedSequence([stream.seed, epoch, worker]).spawn(2)
+        self.random, self.mixing = (np.random.Generator(np.random.Philox(seed)) for seed in seeds)
         self.seen = 0
         self.counts: dict[Any, int] = {}
         self.buffer: list[Any] = []
@@ -200,7 +202,7 @@ class _Passage(Iterator[Any]):
             self.counts = dict(state["counts"])
             self._look_for_the_neediest()
             self.buffer, self.ready = list(state["buffer"]), list(state["ready"])
-            self.random.bit_generator.state = state["random"]
+            self.random.bit_generator.state, self.mixing.bit_generator.state = state["random"]
             if state["dataset"] is not None:
                 dataset.load_state_dict(state["dataset"])  # type: ignore[attr-defined]
         self.source = iter(dataset)
@@ -218,7 +220,7 @@ class _Passage(Iterator[Any]):
                 sample = next(self.source)
             except StopIteration:
                 self.ended = True
-                order = self.random.permutation(len(self.buffer))
+                order = self.mixing.permutation(len(self.buffer))
                 self.buffer = [self.buffer[i] for i in order]
                 continue
             self._pass(sample)
@@ -234,7 +236,7 @@ class _Passage(Iterator[Any]):
             if len(self.buffer) < self.stream.buffer_size:
                 self.buffer.append(sample)
             elif self.stream.buffer_size:
-                place = int(self.random.integers(len(self.buffer)))
+                place = int(self.mixing.integers(len(self.buffer)))
                 self.ready.append(self.buffer[place])
                 self.buffer[place] = sample
             else:
@@ -265,7 +267,7 @@ class _Passage(Iterator[Any]):
             "counts": dict(self.counts),
             "buffer": list(self.buffer),
             "ready": list(self.ready),
-            "random": self.random.bit_generator.state,
+            "random": (self.random.bit_generator.state, self.mixing.bit_generator.state),
             "dataset": dataset.state_dict() if has_state else None,
         }
 

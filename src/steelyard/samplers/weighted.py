@@ -58,10 +58,10 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     Example:
         >>> sampler = WeightedRandomSampler([0.1, 0.0, 0.9], 5, seed=0)
         >>> list(sampler)
-        [2, 2, 2, 2, 2]
+        [2, 2, 2, 0, 2]
         >>> sampler.set_epoch(3)
         >>> sampler.indices()
-        tensor([2, 2, 0, 2, 2])
+        tensor([0, 2, 2, 2, 0])
 
     Source: inversion by an index table: Chen and Asau 1974; random numbers by position: Salmon et al., SC 2011; without
         replacement: Efraimidis and Spirakis 2006.
@@ -104,7 +104,7 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
         drawn = len(self) * self.num_replicas
         if not self.replacement and drawn > table.positive:
             most = table.positive // self.num_replicas * self.num_replicas
-            hint = "Use replacement=True to draw rows again." if most == 0 else ""
+            hint = "Use replacement=True to draw rows again."
             if self.num_samples <= table.positive:
                 hint = f"{self.num_replicas} ranks get equally many draws, {drawn} together."
             rule = f"at most {most} without replacement, as {table.positive} rows have a weight above zero"
@@ -133,11 +133,17 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
         """Memory beside the weights, in bytes."""
         return self._table.nbytes
 
-    def _plan(self, seed: int, epoch: int) -> Plan:
+    def _plan(self, seed: int, epoch: int, end: int) -> Plan:
         if getattr(self._given, "_version", 0) != self._version:  # written to since the sums were made
             self._take(self._given)
         if not self.replacement:
-            return _Race(self._table, seed, epoch, self.num_samples, len(self) * self.num_replicas)
+            drawn = max(end, self.num_samples)
+            if drawn > self._table.positive:  # fewer rows have a weight now, or what was left when a run was resumed
+                left = f"{self._table.positive}, the rows with a weight above zero, for {self.num_replicas} ranks"
+                refuse(
+                    type(self).__name__, "num_samples", f"such that an epoch takes at most {left}", f"{drawn} in all"
+                )
+            return _Race(self._table, seed, epoch, self.num_samples, drawn)
         if self.systematic:
             return _Quotas(self._table, seed, epoch, self.num_samples)
         return _Independent(self._table, seed, epoch)
