@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from steelyard.ops import cpu
-from steelyard.samplers import BalancedBatchSampler, ClassBalancedSampler, RepeatFactorSampler
+from steelyard.samplers import (
+    BalancedBatchSampler,
+    ClassBalancedSampler,
+    RepeatFactorSampler,
+    WeightedRandomSampler,
+)
 
 LABELS = np.array([0] * 60 + [1] * 25 + [2] * 10 + [3] * 5)
 
@@ -70,6 +75,23 @@ def test_cycles_come_in_other_orders() -> None:
     orders = {tuple(sampler) for _ in range(10)}
     assert len(orders) == 10
     assert all(sorted(order) == list(range(8)) for order in orders)
+
+
+def test_classes_have_orders_of_their_own() -> None:
+    rows = list(ClassBalancedSampler([0] * 12 + [1] * 12, seed=0))
+    first, second = ([row % 12 for row in rows if row // 12 == c] for c in (0, 1))
+    assert sorted(first) == sorted(second)
+    members = ClassBalancedSampler([0] * 12 + [1] * 12, seed=0)._members
+    cycles = [members.cycling(0, np.full(12, c), np.arange(12), np.full(12, 12)) % 12 for c in (0, 1)]
+    assert cycles[0].tolist() != cycles[1].tolist()
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 0, 1], ["b", "a", "b", "b"]])
+def test_samplers_know_the_labels(labels: list[Any]) -> None:
+    assert ClassBalancedSampler(labels).labels.tolist() == labels
+    assert BalancedBatchSampler(labels, 1, 1).labels.tolist() == labels
+    assert WeightedRandomSampler([1.0] * 4, 2, labels=labels).labels.tolist() == labels
+    assert WeightedRandomSampler([1.0] * 4, 2).labels is None
 
 
 def test_a_schedule_grows_from_natural_to_balanced() -> None:

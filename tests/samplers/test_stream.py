@@ -65,6 +65,13 @@ def test_samples_pass_as_they_are_in_their_order() -> None:
     assert order == sorted(order)
 
 
+def test_nothing_comes_twice_unless_asked_for() -> None:
+    for seed in range(20):
+        rows = list(RebalancedStream(STREAM[:500], 0, seed=seed))
+        assert len(set(rows)) == len(rows)
+        assert max(Counter(RebalancedStream(STREAM[:500], 0, seed=seed, max_repeats=2.5)).values()) <= 3
+
+
 def test_without_a_target_power_everything_passes() -> None:
     assert list(RebalancedStream(STREAM, 0, target=0.0)) == STREAM
 

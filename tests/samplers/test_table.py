@@ -96,6 +96,14 @@ def test_quotas_are_exact(kind: str, n: int, name: str) -> None:
                 assert all(a <= c <= b for a, c, b in zip(below, counts.tolist(), above, strict=True))
 
 
+def test_a_unit_belongs_to_the_row_that_begins_at_it() -> None:
+    with cpu.using("reference"):
+        one = table([1.0, 0.0, 3.0])
+    starts = one.starts.tolist()
+    units = np.array([0, starts[1] - 1, starts[1], one.total - 1], np.uint64)
+    assert one._row_of(units).tolist() == [0, 0, 2, 2]
+
+
 def test_whole_quotas_leave_nothing_to_chance() -> None:
     rows = table(np.ones(64)).systematic(0, 0, 192).draw(0, 1, 192)
     assert (np.bincount(rows) == 3).all()

@@ -37,6 +37,7 @@ def load(path: Path) -> Any:
 kernels = load(MODULE)
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
+from draws import draw_everything  # noqa: E402
 from guarded import Rooms  # noqa: E402
 from kernel_cases import LAYOUTS, Elements, Rows, laid_out, random_elements, random_rows  # noqa: E402
 
@@ -327,6 +328,14 @@ def past_the_caches(rng: random.Random) -> None:
         check_elements(random_elements(shape, dtype, seed=3), rng, large)
 
 
+def draws(rng: random.Random) -> None:
+    """On several threads, as many as the kernels are told."""
+    global count
+    torch.set_num_threads(3)
+    count += draw_everything(rng, note)
+    torch.set_num_threads(1)
+
+
 def main() -> None:
     assert cpu.kernels is kernels
     assert Path(kernels.__file__) == MODULE
@@ -340,6 +349,7 @@ def main() -> None:
         ("rows", lambda: [check_rows(case, rng) for case in all_rows(rng)]),
         ("elements", lambda: [check_elements(case, rng) for case in all_elements(rng)]),
         ("past the caches", lambda: past_the_caches(rng)),
+        ("draws", lambda: draws(rng)),
     ):
         before = count
         work()

@@ -30,6 +30,13 @@ class Members:
         self.n = len(index)
         self.rows: NDArray = np.argsort(place[index], kind="stable").astype(np.int32 if self.n < 2**31 else np.int64)
 
+    def labels(self) -> NDArray:
+        """The class of each row again."""
+        labels = np.asarray(self.classes)
+        result = np.empty(self.n, labels.dtype)
+        result[self.rows] = np.repeat(labels, self.counts)
+        return result
+
     def cycling(self, seed: int, classes: I64, times: I64, lengths: I64) -> I64:
         """The row that a class gives when it is asked for the ``times``-th time.
 

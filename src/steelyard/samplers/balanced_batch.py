@@ -70,6 +70,11 @@ class BalancedBatchSampler(ReproducibleSampler[list[int]]):
         self._block_size = max(self._block_size // self.batch_size, 1)
 
     @property
+    def labels(self) -> Any:
+        """The class of each row, as an array."""
+        return self._members.labels()
+
+    @property
     def batch_size(self) -> int:
         """Rows of a batch."""
         return self.classes_per_batch * self.samples_per_class

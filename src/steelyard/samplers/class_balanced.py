@@ -86,6 +86,11 @@ class ClassBalancedSampler(ReproducibleSampler[int]):
         return torch.from_numpy(self._shares(integer(f"{type(self).__name__}.shares", "epoch", epoch)))
 
     @property
+    def labels(self) -> Any:
+        """The class of each row, as an array."""
+        return self._members.labels()
+
+    @property
     def classes(self) -> list[Any]:
         """The labels that occur."""
         return list(self._members.classes)

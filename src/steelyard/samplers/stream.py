@@ -241,7 +241,6 @@ class _Passage(Iterator[Any]):
                 self.buffer[place] = sample
             else:
                 self.ready.append(sample)
-        self.ready.reverse()
 
     def _need(self, label: Any) -> float:
         """Of a class that has just come by. Only its own need has changed, so the greatest is seldom looked for."""

@@ -129,6 +129,11 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
         self._take(weights)
 
     @property
+    def labels(self) -> Any:
+        """The class of each row as an array, or None where the sampler was not told."""
+        return None if self._labels is None else np.asarray(self._labels[0])[self._labels[1]]
+
+    @property
     def nbytes(self) -> int:
         """Memory beside the weights, in bytes."""
         return self._table.nbytes
@@ -159,7 +164,7 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
             >>> weights = [1 / 99] * 99 + [1.0]
             >>> print(WeightedRandomSampler(weights, 100, labels=labels).expected())
             class  rows  share of rows  share of draws  rows seen  times a row
-            0        99         99.00%          50.00%     39.65%       0.5051
+            0        99         99.00%          50.00%     39.73%       0.5051
             1         1          1.00%          50.00%    100.00%           50
             100 draws an epoch
         """
