@@ -7,6 +7,7 @@ classes: it trains classifiers on imbalanced data.
 """
 
 from steelyard import functional, information, nn
+from steelyard._errors import NotInvertibleError
 from steelyard._version import __version__
 from steelyard.config import show_config
 from steelyard.counts import ClassCounts, count_classes, imbalance_ratio
@@ -14,6 +15,7 @@ from steelyard.weights import class_weights, pos_weight, sample_weights
 
 __all__ = [
     "ClassCounts",
+    "NotInvertibleError",
     "__version__",
     "class_weights",
     "count_classes",
