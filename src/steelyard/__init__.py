@@ -6,7 +6,7 @@ classes: it trains classifiers on imbalanced data.
 ``steelyard.nn`` and ``steelyard.functional`` stand in for PyTorch's modules and functions of the same names.
 """
 
-from steelyard import functional, information, nn
+from steelyard import functional, information, nn, posterior
 from steelyard._errors import NotInvertibleError
 from steelyard._version import __version__
 from steelyard.config import show_config
@@ -24,6 +24,7 @@ __all__ = [
     "information",
     "nn",
     "pos_weight",
+    "posterior",
     "sample_weights",
     "show_config",
 ]

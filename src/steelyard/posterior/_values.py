@@ -102,11 +102,14 @@ def logits_and_labels(name: str, logits: Any, labels: Any) -> tuple[Tensor, Tens
     """
     z = class_last(torch.from_numpy(real(name, "logits", logits, "logits of shape (N,), (N, C) or (N, C, d1, ...)")))
     given = torch.from_numpy(_whole(name, labels))
-    if given.shape == z.shape or (z.dim() == 1 and given.shape == z.shape):
+    if given.shape == z.shape:
         answers = torch.from_numpy(binary_labels(name, labels, tuple(z.shape)))
         return (z[:, None], answers[:, None]) if z.dim() == 1 else (z, answers)
     if z.dim() == 1:
         refuse(name, "labels", f"0 and 1, of shape {tuple(z.shape)}", f"shape {tuple(given.shape)}")
+    if z.dim() != 2 or z.shape[1] < 2:
+        hint = "Use logits.squeeze(1)." if z.dim() == 2 and z.shape[1] == 1 else ""
+        refuse(name, "logits", "of two classes at least, or (N,) for yes/no", f"shape {tuple(z.shape)}", hint)
     flat = given.reshape(-1)
     return z, torch.from_numpy(class_labels(name, flat, len(z), z.shape[1]))
 

@@ -82,7 +82,7 @@ def calibration_error(
     Raises: TypeError, ValueError, IndexError: as :func:`reliability`.
 
     Example:
-        >>> calibration_error([0.4] * 50, [1] + [0] * 49)  # 40 % said, 2 % true
+        >>> round(calibration_error([0.4] * 50, [1] + [0] * 49), 6)  # 40 % said, 2 % true
         0.38
 
     Source: Naeini et al., AAAI 2015 (equal width); Nixon et al., CVPR workshops 2019, arXiv:1904.01685 (equal mass);
@@ -174,8 +174,10 @@ def _binned(name: str, p: np.ndarray, hits: np.ndarray, kind: Binning, bins: int
     if kind == "equal_width":
         place = np.minimum((p * most).astype(np.int64), most - 1)  # p = 1 has no bin of its own
     else:
-        # By the rank of the first of equals, so that rows that cannot be told apart share a bin, in whatever order.
-        place = np.searchsorted(np.sort(p), p, side="left") * most // len(p)
+        # By the middle rank of equals, so that rows that cannot be told apart share a bin, in whatever order.
+        ordered = np.sort(p)
+        first, after = np.searchsorted(ordered, p, side="left"), np.searchsorted(ordered, p, side="right")
+        place = (first + after - 1) * most // (2 * len(p))
     rows = np.bincount(place, minlength=most)
     held = rows > 0
     predicted, observed = (np.bincount(place, v, minlength=most)[held] / rows[held] for v in (p, hits))

@@ -22,7 +22,7 @@ from steelyard.posterior._values import logits_and_labels, real
 __all__ = ["TemperatureScaling", "VectorScaling"]
 
 FARTHEST = 10.0
-"""A log temperature beyond ±this is none: the labels are separated, or the logits say nothing about them."""
+"""A temperature above e to this is none: the logits say nothing about the labels."""
 FEWEST = 30
 """Rows of a class below which what is fitted to them is mostly chance."""
 
@@ -55,8 +55,6 @@ class _Scaling:
         name = f"{type(self).__name__}.fit"
         z, y = logits_and_labels(name, logits, labels)
         elements = y.shape == z.shape
-        if not elements and z.shape[1] < 2:
-            refuse(name, "logits", "of two classes at least, or (N,) for yes/no", f"shape {tuple(z.shape)}")
         _warn_of_few(name, y, z.shape[1], elements)
         scale, bias = self._start(z.shape[1])
         free = [scale, bias] if self.has_bias else [scale]
@@ -76,8 +74,11 @@ class _Scaling:
 
         with torch.enable_grad():
             optimizer.step(loss)
+            left = float(loss().detach())
         factor, shift = self._factor(scale.detach()), bias.detach()
-        self._warn_of_extremes(name, factor)
+        if left < 1e-8:
+            warnings.warn(f"{name}: the logits separate the labels, so that no scale is the best.", UserWarning, 2)
+        self._warn_of_ignorance(name, factor)
         self.scale, self.elements = factor, elements
         self.bias = shift if elements else shift - shift.mean()  # a constant over the classes says nothing
         return self
@@ -144,8 +145,8 @@ class _Scaling:
     def _factor(self, scale: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _warn_of_extremes(self, name: str, factor: Tensor) -> None:
-        raise NotImplementedError
+    def _warn_of_ignorance(self, name: str, factor: Tensor) -> None:
+        """Say where the logits are of no use at all."""
 
 
 class TemperatureScaling(_Scaling):
@@ -187,11 +188,10 @@ class TemperatureScaling(_Scaling):
     def _factor(self, scale: Tensor) -> Tensor:
         return scale.clamp(-2.0 * FARTHEST, 2.0 * FARTHEST).exp()  # of its logarithm, so that T stays positive
 
-    def _warn_of_extremes(self, name: str, factor: Tensor) -> None:
-        reached = float(factor.log())
-        if abs(reached) > FARTHEST:
-            why = "the logits separate the labels" if reached > 0 else "the logits do not know the labels"
-            warnings.warn(f"{name}: the best temperature is at the end of its range: {why}.", UserWarning, stacklevel=3)
+    def _warn_of_ignorance(self, name: str, factor: Tensor) -> None:
+        if float(factor.log()) < -FARTHEST:
+            text = f"{name}: the best temperature is infinite: the logits know nothing of the labels, or the opposite."
+            warnings.warn(text, UserWarning, stacklevel=3)
 
 
 class VectorScaling(_Scaling):
@@ -219,10 +219,6 @@ class VectorScaling(_Scaling):
 
     def _factor(self, scale: Tensor) -> Tensor:
         return scale
-
-    def _warn_of_extremes(self, name: str, factor: Tensor) -> None:
-        if float(factor.abs().max()) > torch.tensor(FARTHEST).exp():
-            warnings.warn(f"{name}: a scale runs away: the logits separate the labels.", UserWarning, stacklevel=3)
 
 
 def _warn_of_few(name: str, y: Tensor, classes: int, elements: bool) -> None:
