@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
@@ -55,6 +55,7 @@ def test_equal_width_is_scikit_learns_curve() -> None:
     np.testing.assert_allclose(found.predicted, predicted)
 
 
+@settings(deadline=None)
 @given(
     p=st.lists(st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 0.5, 0.9, 1.0]), min_size=1, max_size=40),
     bins=st.integers(1, 12),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import steelyard
@@ -18,6 +18,7 @@ from steelyard.posterior import bayes_decision, estimate_prior, posterior, shift
 shares = st.floats(0.01, 0.99)
 
 
+@settings(deadline=None)
 @given(p=shares, b=shares, b_new=shares)
 def test_elkan_theorem_2_the_shift_of_a_base_rate(p: float, b: float, b_new: float) -> None:
     """P' = b'(p − p·b) / (b − p·b + b'·p − b·b')."""
@@ -25,6 +26,7 @@ def test_elkan_theorem_2_the_shift_of_a_base_rate(p: float, b: float, b_new: flo
     assert shift_prior([p], b, b_new)[0] == pytest.approx(expected, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(p_star=shares, p_zero=shares)
 def test_elkan_theorem_1_negatives_resampled_move_a_cut_off(p_star: float, p_zero: float) -> None:
     """To decide at p0 what p* decides, multiply the negatives by p*/(1 − p*) · (1 − p0)/p0."""
@@ -34,6 +36,7 @@ def test_elkan_theorem_1_negatives_resampled_move_a_cut_off(p_star: float, p_zer
     assert shift_prior([p_star], prior, train)[0] == pytest.approx(p_zero, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(t=shares)
 def test_elkan_equation_2_the_cut_off_of_a_cost_matrix(t: float) -> None:
     """p* = (c10 − c00) / (c10 − c00 + c01 − c11), with his c(predicted, actual)."""
@@ -43,6 +46,7 @@ def test_elkan_equation_2_the_cut_off_of_a_cost_matrix(t: float) -> None:
         assert bayes_decision([t], cost)[0] == (t > p_star)
 
 
+@settings(deadline=None)
 @given(p_s=shares, beta=st.floats(0.001, 1.0))
 def test_dal_pozzolo_undersampling(p_s: float, beta: float) -> None:
     """Negatives kept with chance β: p = β·p_s / (β·p_s − p_s + 1)."""
@@ -54,6 +58,7 @@ def test_dal_pozzolo_undersampling(p_s: float, beta: float) -> None:
     assert float(sigmoid_posterior(z, 0.03, train_prior=kept)) == pytest.approx(expected, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(z=st.floats(-5, 5), tau=shares, mean=shares)
 def test_king_and_zeng_correct_the_intercept(z: float, tau: float, mean: float) -> None:
     """β0 − log[(1 − τ)/τ · ȳ/(1 − ȳ)], τ the population's share and ȳ the sample's."""
