@@ -67,8 +67,8 @@ CALIBRATE = (
 LEAST = 1e-6
 """What a class gets whose output lies below what smoothing alone would give it, so that its log loss stays finite.
 
-Only a network that has not converged says so, and every network that smoothing trained does now and then: in the test of
-small networks a tenth of the smallest outputs, some of whose classes come true.
+Only a network that has not converged says so, and every network that smoothing trained does now and then: in the test
+of small networks a tenth of the smallest outputs, some of whose classes come true.
 """
 
 SURE = -1e30
