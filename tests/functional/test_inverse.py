@@ -284,8 +284,8 @@ def test_confident_logits_stay_numbers(options: dict[str, Any], dtype: torch.dty
     assert p.isfinite().all()
     torch.testing.assert_close(p.sum(1), torch.ones(4, dtype=dtype))
     assert p[0].argmax() == 0
-    rest = 2e-6 if "label_smoothing" in options else 0.0  # a millionth for each of the others
-    assert float(p[0, 0]) == pytest.approx(1.0 - rest, abs=1e-6)
+    rest = 2.1e-6 if "label_smoothing" in options else 0.0  # smoothing leaves a millionth to each of the others
+    assert 1.0 - rest <= float(p[0, 0]) <= 1.0
     torch.testing.assert_close(p[1], p[2])  # a constant added to a row changes nothing
 
 
