@@ -67,7 +67,7 @@ def test_it_holds_what_was_promised(html: str, comparison: Comparison) -> None:
     for strategy in STRATEGIES.values():
         assert strategy.label in html
     for metric in METRICS.values():
-        assert metric.label.removesuffix(" of the posterior") in html
+        assert metric.label.removesuffix(", posterior") in html
     assert html.count("<th>as it comes</th><th>posterior</th>") == 3
     for name in METRICS:
         for strategy in comparison.scores.values():

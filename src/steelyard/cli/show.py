@@ -152,7 +152,7 @@ def _widest(console: Console, found: Comparison) -> Table:
 
 def _side(found: Comparison) -> list[str]:
     """The metrics beside the chosen one, the most telling first."""
-    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier")
+    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "log_loss_posterior")
     return [m for m in names if m != found.settings.metric]
 
 

@@ -46,13 +46,13 @@ METRICS: dict[str, Metric] = {
                "ranking of the rarest class only"),
         Metric("accuracy", "accuracy", 1, "share of rows", "each row counts alike"),
         Metric("log_loss", "log loss", -1, "nats", "how good the probabilities are as they come out"),
-        Metric("log_loss_posterior", "log loss of the posterior", -1, "nats", "the same with the bend taken out"),
+        Metric("log_loss_posterior", "log loss, posterior", -1, "nats", "the same with the bend taken out"),
         Metric("brier", "Brier score", -1, "0 to 2, summed over classes", "squared error of the probabilities"),
-        Metric("brier_posterior", "Brier score of the posterior", -1, "0 to 2, summed over classes",
+        Metric("brier_posterior", "Brier score, posterior", -1, "0 to 2, summed over classes",
                "the same with the bend taken out"),
         Metric("calibration_error", "calibration error", -1, "a probability, mean over classes",
                "how far the probabilities are from what happens"),
-        Metric("calibration_error_posterior", "calibration error of the posterior", -1,
+        Metric("calibration_error_posterior", "calibration error, posterior", -1,
                "a probability, mean over classes", "the same with the bend taken out"),
     )
 }  # fmt: skip
