@@ -188,7 +188,7 @@ def softmax_inverse(
 
 
 def _log_shares(a: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """``log s`` and ``log(1 − s)``, both to full relative accuracy however sure the row is.
+    """``log s`` and ``log(1 − s)``, the latter to full relative accuracy however sure the row is.
 
     Only one class can be above ½. Its ``1 − s`` is the sum of the others, and not a difference from 1.
     """
@@ -196,7 +196,7 @@ def _log_shares(a: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     top = a.argmax(dim, keepdim=True)
     others = a.scatter(dim, top, -torch.inf).logsumexp(dim, keepdim=True) - a.logsumexp(dim, keepdim=True)
     rest = torch.log1p(-log_s.scatter(dim, top, -torch.inf).exp()).scatter(dim, top, others).clamp(min=SURE)
-    return torch.where(rest < -math.log(2.0), torch.log1p(-rest.exp().clamp(max=0.5)), log_s), rest
+    return log_s, rest
 
 
 def _log_slope(log_s: Tensor, log_rest: Tensor, gamma: float) -> Tensor:

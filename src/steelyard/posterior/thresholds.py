@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -216,8 +217,9 @@ def _drawn(labels: np.ndarray, classes: int, rng: np.random.Generator) -> np.nda
 
 def _ends(values: np.ndarray, level: float) -> tuple[Any, Any]:
     # By order and not by interpolation: an infinite cut-off may be among them.
-    ends = np.quantile(values, [(1.0 - level) / 2, (1.0 + level) / 2], axis=0, method="inverted_cdf")
-    return ends[0], ends[1]
+    ordered = np.sort(values, axis=0)
+    low, high = (max(math.ceil(q * len(values)) - 1, 0) for q in ((1.0 - level) / 2, (1.0 + level) / 2))
+    return ordered[low], ordered[high]
 
 
 def _check_both(name: str, positives: np.ndarray, rows: int) -> None:
