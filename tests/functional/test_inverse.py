@@ -334,6 +334,48 @@ def test_large_logits_do_not_round_an_offset_away() -> None:
     torch.testing.assert_close(large, nn.LDAMLoss([16, 1], scale=30.0).posterior(near), rtol=1e-6, atol=0)
 
 
+def test_pytorchs_mean_lets_weights_act_less_in_small_batches_and_samples_in_full() -> None:
+    """One logit pair for all rows, over all batches of 8: each batch divides by its own weights, or by 8."""
+    n, share, weight = 8, 0.1, [1.0, 9.0]
+    target = torch.tensor([[row < k for row in range(n)] for k in range(n + 1)]).long()
+    chance = torch.tensor([math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)], dtype=DOUBLE)
+    found = {}
+    for denominator in ("torch", "samples"):
+        loss = nn.CrossEntropyLoss(weight, denominator=denominator).double()
+
+        def expected(z: Tensor, loss: Any = loss) -> Tensor:
+            return torch.stack([p * loss(z.expand(n, 2), t) for p, t in zip(chance, target, strict=True)]).sum()
+
+        found[denominator] = float(loss.posterior(settle(expected, torch.zeros(1, 2, dtype=DOUBLE)))[0, 1])
+    assert found["samples"] == pytest.approx(share, abs=1e-9)
+    assert found["torch"] < 0.06
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_the_posterior_can_be_differentiated(options: dict[str, Any]) -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(4, 3, dtype=DOUBLE, generator=g).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: softmax_posterior(z, **options), (z,))
+    sure = torch.tensor([[1e4, 0.0, -1e4], [90.0, 0.0, 0.0]], requires_grad=True)
+    softmax_posterior(sure, **options)[:, 1].sum().backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
+
+
+def test_elements_can_be_differentiated_and_both_compiled() -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(4, 3, dtype=DOUBLE, generator=g).requires_grad_()
+    for options in ({"pos_weight": 3.0}, {"gamma_pos": 2.0, "gamma_neg": 0.5}, {"gamma_neg": 4.0, "clip": 0.05}):
+        assert torch.autograd.gradcheck(lambda z, o=options: sigmoid_posterior(z, **o), (z,))
+        compiled = torch.compile(lambda z, o=options: sigmoid_posterior(z, **o), fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(z), sigmoid_posterior(z, **options))
+    for module in (nn.FocalLoss(WEIGHT), nn.LDAMLoss(COUNTS), nn.CrossEntropyLoss(WEIGHT, label_smoothing=0.1)):
+        module = module.double()
+        z = torch.randn(5, 4, dtype=DOUBLE, generator=g)
+        compiled = torch.compile(module.posterior, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(z), module.posterior(z))
+
+
 def test_one_class_is_certain() -> None:
     for options in ({}, {"gamma": 2.0}, {"label_smoothing": 0.1}, {"margin": [1.0]}):
         assert softmax_posterior(torch.zeros(2, 1), **options).tolist() == [[1.0], [1.0]]

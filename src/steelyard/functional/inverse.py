@@ -204,9 +204,10 @@ def _log_slope(log_s: Tensor, log_rest: Tensor, gamma: float) -> Tensor:
     if gamma == 0.0:
         return torch.zeros_like(log_s)
     rest = log_rest.exp()
-    # Near s = 1 the logarithm is taken of the rest, and g has its limit 1 where that is 0.
+    # Near s = 1 the logarithm is taken of the rest, and g has its limit 1 where that is lost beside 1.
     exact = torch.where(rest < 0.5, torch.log1p(-rest.clamp(max=0.5)), log_s.clamp(min=SURE))
-    g = torch.where(rest == 0, 1.0, -exact * exact.exp() / rest.masked_fill(rest == 0, 1.0))
+    sure = rest < torch.finfo(rest.dtype).eps
+    g = torch.where(sure, 1.0, -exact * exact.exp() / rest.masked_fill(sure, 1.0))
     return gamma * log_rest + torch.log1p(gamma * g)
 
 

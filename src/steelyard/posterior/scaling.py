@@ -76,6 +76,10 @@ class _Scaling:
             optimizer.step(loss)
             left = float(loss().detach())
         factor, shift = self._factor(scale.detach()), bias.detach()
+        steep = max(float(tensor.grad.abs().max()) for tensor in free if tensor.grad is not None)
+        if steep > 1e-4:
+            text = f"{name}: the log loss still falls (slope {steep:.1e}): the best there is was not reached."
+            warnings.warn(text, UserWarning, stacklevel=2)
         if left < 1e-8:
             warnings.warn(f"{name}: the logits separate the labels, so that no scale is the best.", UserWarning, 2)
         self._warn_of_ignorance(name, factor)
@@ -89,13 +93,12 @@ class _Scaling:
         scale, bias = self._fitted(name)
         z = numbers(name, "logits", logits, "logits")
         dtype = torch.promote_types(z.dtype if z.is_floating_point() else torch.float64, torch.float32)
-        axis = 0 if self.elements and z.dim() == 1 and len(bias) == 1 else (1 if z.dim() > 1 else 0)
-        flat = self.elements and z.dim() == 1 and len(bias) == 1
-        if z.dim() == 0 or (not flat and z.shape[axis] != len(bias)):
+        one_question = self.elements and len(bias) == 1 and z.dim() == 1  # (N,): each row is an answer to it
+        axis = 1 if z.dim() > 1 else 0
+        if z.dim() == 0 or (not one_question and z.shape[axis] != len(bias)):
             refuse(name, "logits", f"of {len(bias)} classes, as in fit", f"shape {tuple(z.shape)}")
         shape = [1] * z.dim()
-        if not flat:
-            shape[axis] = len(bias)
+        shape[axis] = len(bias)
         z = z.to(dtype)
         factor = scale.to(z) if scale.dim() == 0 else scale.to(z).reshape(shape)
         result = z * factor + bias.to(z).reshape(shape)
