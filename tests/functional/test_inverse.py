@@ -310,7 +310,7 @@ def test_a_confident_row_is_undone_to_full_accuracy(options: dict[str, Any]) -> 
     import mpmath
 
     gamma, margin = options["gamma"], options.get("margin", [0.0, 0.0])
-    for gap in (0.5, 12.0, 30.0):
+    for gap in (0.5, 12.0, 30.0, 45.0):
         p = softmax_posterior(torch.tensor([[gap, 0.0]], dtype=DOUBLE), **options)
         with mpmath.workdps(60):
             s = [1 / (1 + mpmath.e ** (-gap)), 1 / (1 + mpmath.e**gap)]
@@ -421,7 +421,8 @@ def test_the_logits_are_left_alone_and_empty_batches_are_empty() -> None:
 def test_an_output_below_the_floor_of_smoothing_gets_a_millionth() -> None:
     """With ε = 0.3 on three classes no converged output is below 0.1. Zero would be a log loss without bounds."""
     p = softmax_posterior(torch.tensor([[0.9, 0.09, 0.01]]).log(), label_smoothing=0.3)
-    torch.testing.assert_close(p, torch.tensor([[1.0, 1e-6, 1e-6]]))
+    assert 5e-7 < float(p[0, 1]) == float(p[0, 2]) < 2e-6
+    assert float(p.sum()) == pytest.approx(1.0)
     many = torch.zeros(1, 10_000)
     many[0, 0] = 30.0
     assert float(softmax_posterior(many, label_smoothing=0.1)[0, 0]) > 0.995
@@ -470,10 +471,9 @@ def test_below_the_clip_is_zero_with_focusing_and_no_answer_without() -> None:
     with pytest.raises(NotInvertibleError, match=r"'gamma_neg' must be above 0 .*clip of 0\.05; got 0, and .*\(0,\)"):
         unfocused.posterior(z)
     assert 0 < float(unfocused.posterior(z[1:])) < 1
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():  # where values cannot be read there is no error, and on a GPU NaN
-        assert unfocused.posterior(torch.zeros(3)).shape == (3,)
+    # Where values cannot be read there is no error, but NaN rather than a plausible number.
+    unread = torch.func.vmap(unfocused.posterior)(z)
+    assert unread.isnan().tolist() == [True, False]
 
 
 def test_zero_is_right_below_the_clip() -> None:

@@ -159,6 +159,10 @@ def test_uncalibrated_input_is_warned_of() -> None:
     sure = held**3 / (held**3).sum(axis=1, keepdims=True)
     with pytest.warns(UserWarning, match="'probs' look uncalibrated: on the held-out rows they"):
         estimate_prior(p, TRAIN, held_out=(sure, y))
+    rng = np.random.default_rng(0)
+    q = rng.beta(2, 2, 3_000)  # as often above ½ as below: too sure of itself, and right on average
+    with pytest.warns(UserWarning, match="have a Brier score of .* for class 0, and expect"):
+        estimate_prior(q, 0.5, held_out=(q**3 / (q**3 + (1 - q) ** 3), rng.random(3_000) < q))
     hits = y == 1
     with pytest.warns(UserWarning, match="look uncalibrated"):
         estimate_prior(p[:, 1], 0.15, held_out=(np.sqrt(held[:, 1]), hits))
