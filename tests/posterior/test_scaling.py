@@ -169,6 +169,14 @@ def test_separated_and_ignorant_logits_are_warned_of() -> None:
         TemperatureScaling().fit(-separated, y)
 
 
+def test_a_minimum_that_was_not_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.optim.LBFGS
+    monkeypatch.setattr(torch.optim, "LBFGS", lambda free, **options: real(free, **options | {"max_iter": 1}))
+    z, y, _ = sample(500)
+    with pytest.warns(UserWarning, match=r"VectorScaling\.fit: the log loss still falls"):
+        VectorScaling().fit(z * 5, y)
+
+
 def test_few_rows_of_a_class_are_warned_of() -> None:
     z, _, _ = sample(200)
     y = torch.tensor([0] * 100 + [1] * 95 + [2] * 5)

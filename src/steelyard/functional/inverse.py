@@ -67,8 +67,7 @@ CALIBRATE = (
 LEAST = 1e-6
 """What a class gets whose output lies below what smoothing alone would give it, so that its log loss stays finite.
 
-Only a network that has not converged says so, and every network that smoothing trained does now and then: in the test
-of small networks a tenth of the smallest outputs, some of whose classes come true.
+Only a network that has not converged says so, but which has? Some of those classes come true all the same.
 """
 
 SURE = -1e30
@@ -237,7 +236,7 @@ def _refuse_unless_invertible(name: str, smoothing: float, gamma: float, margin:
     """The settings of the softmax formula that no probability can be read back from."""
     if smoothing == 1.0:
         refuse(
-            name, "label_smoothing", "below 1, where targets say something", "1", CALIBRATE, error=NotInvertibleError
+            name, "label_smoothing", "below 1, at which targets say nothing", "1", CALIBRATE, error=NotInvertibleError
         )
     if margin is None or smoothing == 0.0:
         return

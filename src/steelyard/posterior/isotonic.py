@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from steelyard._errors import refuse
 from steelyard.posterior._values import as_given, binary_labels, class_labels, probabilities
 
 __all__ = ["IsotonicCalibration"]
@@ -65,8 +66,6 @@ class IsotonicCalibration:
             raise RuntimeError(f"{name}: 'self' must be fitted; got one that is not. Call fit(probs, labels) first.")
         p = probabilities(name, "probs", probs)
         if (p.ndim == 1) != self._elements or (p.ndim == 2 and p.shape[1] != len(self.curves)):
-            from steelyard._errors import refuse
-
             refuse(name, "probs", "of the classes that fit saw", f"shape {p.shape}")
         if self._elements:
             return as_given(probs, np.asarray(self.curves[0].predict(p)))

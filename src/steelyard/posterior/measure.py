@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from steelyard._errors import choice
+from steelyard._errors import choice, refuse
 from steelyard.posterior._values import binary_labels, class_labels, count, probabilities
 
 __all__ = ["Brier", "Reliability", "brier_score", "calibration_error", "reliability"]
@@ -15,7 +15,7 @@ __all__ = ["Brier", "Reliability", "brier_score", "calibration_error", "reliabil
 Binning = Literal["equal_mass", "equal_width"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Reliability:
     """What was said beside what happened, bin by bin; empty bins are left out."""
 
@@ -162,8 +162,6 @@ def brier_score(probs: Any, labels: Any, *, bins: int = 15) -> Brier:
 def _column(name: str, probs: Any) -> np.ndarray:
     p = probabilities(name, "probs", probs)
     if p.ndim == 2:
-        from steelyard._errors import refuse
-
         refuse(name, "probs", "of one event, (N,)", f"shape {p.shape}", "Pass the column of a class, probs[:, c].")
     return p
 

@@ -28,7 +28,7 @@ FEWEST = 30
 """Positives, or rows of a class, below which a tuned cut-off is mostly chance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class TunedThreshold:
     """A cut-off, or one for each class, and what it reached where it was tuned."""
 
