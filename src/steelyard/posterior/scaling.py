@@ -84,7 +84,7 @@ class _Scaling:
             warnings.warn(f"{name}: the logits separate the labels, so that no scale is the best.", UserWarning, 2)
         self._warn_of_ignorance(name, factor)
         self.scale, self.elements = factor, elements
-        self.bias = shift if elements else shift - shift.mean()  # a constant over the classes says nothing
+        self.bias = shift  # over classes it adds up to 0, where it began: a constant has no slope
         return self
 
     def transform(self, logits: Any) -> Any:
