@@ -115,6 +115,22 @@ def test_orange_is_what_is_recommended_in_every_plot(comparison: Comparison, cho
         assert (plots.ORANGE in drawing) == (name != "before_after")
 
 
+def test_the_small_plots_show_each_remedy_that_bends_before_and_after(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[list[float], str]] = []
+    monkeypatch.setattr(plots, "_curve", lambda axes, curve, *look: drawn.append((curve.predicted.tolist(), look[-1])))
+    plots._before_after(comparison)
+    rarest = int(comparison.table.counts.argmin())
+    expected = []
+    for outcome in comparison.outcomes:
+        if outcome.strategy.bends:
+            raw, posterior = comparison.reliability(outcome)[rarest]
+            expected += [(raw.predicted.tolist(), "as it comes"), (posterior.predicted.tolist(), "posterior")]
+    assert drawn == expected
+    assert len(drawn) == 12
+
+
 ATTACK = '" onload="document.title=1" x="<!-- --><script>alert(1)</script>'
 
 
