@@ -199,7 +199,7 @@ def test_quiet_prints_nothing(data: Path, tmp_path: Path) -> None:
 def test_json_is_all_there_is_on_standard_output(data: Path) -> None:
     done = command("compare", data, "--target", "y", *QUICK, "--json")
     assert done.returncode == 0
-    assert json.loads(done.stdout)["format"] == 1
+    assert json.loads(done.stdout)["format"] == 2
 
 
 BAD = {

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import steelyard
-from steelyard import functional, nn, registry
+from steelyard import functional, nn, posterior, registry
 from steelyard.registry import LOSSES, LossEntry
 
 DOCUMENTED = [
@@ -28,7 +28,9 @@ DOCUMENTED = [
     "steelyard.functional._denominator",
     "steelyard.functional._direct",
     "steelyard.functional._family",
+    "steelyard.functional._prior",
     "steelyard.functional._reduce",
+    "steelyard.functional.inverse",
     "steelyard.functional.likelihood",
     "steelyard.functional.linear",
     "steelyard.functional.sigmoid",
@@ -44,6 +46,18 @@ DOCUMENTED = [
     "steelyard.ops.cpu",
     "steelyard.ops.library",
     "steelyard.ops.reference",
+    "steelyard.posterior",
+    "steelyard.posterior._score",
+    "steelyard.posterior._search",
+    "steelyard.posterior._values",
+    "steelyard.posterior.decide",
+    "steelyard.posterior.isotonic",
+    "steelyard.posterior.measure",
+    "steelyard.posterior.plot",
+    "steelyard.posterior.prior",
+    "steelyard.posterior.scaling",
+    "steelyard.posterior.thresholds",
+    "steelyard.posterior.undo",
     "steelyard.registry",
 ]
 
@@ -61,7 +75,7 @@ def test_every_function_and_every_module_is_in_the_registry_and_the_other_way_ro
 
 
 def test_public_names_are_there_and_sorted() -> None:
-    for module in (steelyard, functional, nn, registry):
+    for module in (steelyard, functional, nn, posterior, registry):
         assert list(module.__all__) == sorted(module.__all__)
         assert all(hasattr(module, name) for name in module.__all__)
 
@@ -231,7 +245,7 @@ def test_docstring_of_deferred_reweighting_has_its_parts() -> None:
 
 
 def test_every_module_of_these_rooms_is_listed_here() -> None:
-    for room in (steelyard.ops, functional, nn):
+    for room in (steelyard.ops, functional, nn, posterior):
         (folder,) = room.__path__
         files = {f"{room.__name__}.{info.name}" for info in pkgutil.iter_modules([folder])}
         assert files <= set(DOCUMENTED)

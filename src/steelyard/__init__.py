@@ -6,7 +6,8 @@ classes: it trains classifiers on imbalanced data.
 ``steelyard.nn`` and ``steelyard.functional`` stand in for PyTorch's modules and functions of the same names.
 """
 
-from steelyard import functional, information, nn, samplers
+from steelyard import functional, information, nn, posterior, samplers
+from steelyard._errors import NotInvertibleError
 from steelyard._version import __version__
 from steelyard.config import show_config
 from steelyard.counts import ClassCounts, count_classes, imbalance_ratio
@@ -14,6 +15,7 @@ from steelyard.weights import class_weights, pos_weight, sample_weights
 
 __all__ = [
     "ClassCounts",
+    "NotInvertibleError",
     "__version__",
     "class_weights",
     "count_classes",
@@ -22,6 +24,7 @@ __all__ = [
     "information",
     "nn",
     "pos_weight",
+    "posterior",
     "sample_weights",
     "samplers",
     "show_config",

@@ -10,7 +10,11 @@ from typing import Any, NoReturn
 
 import torch
 
-__all__ = ["choice", "describe", "refuse"]
+__all__ = ["NotInvertibleError", "choice", "describe", "refuse"]
+
+
+class NotInvertibleError(ValueError):
+    """A loss whose settings leave no way back from the network's output to the probability; calibrate instead."""
 
 
 def refuse(

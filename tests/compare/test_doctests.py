@@ -22,4 +22,4 @@ def test_examples(name: str) -> None:
 def test_there_are_examples() -> None:
     finder = doctest.DocTestFinder()
     found = [finder.find(importlib.import_module(f"steelyard.compare.{name}")) for name in MODULES]
-    assert sum(bool(test.examples) for tests in found for test in tests) >= 4
+    assert sum(bool(test.examples) for tests in found for test in tests) >= 3

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from steelyard.compare import METRICS, corrected_interval
 from steelyard.compare.evaluate import prediction_scores
+from steelyard.posterior import calibration_error
 
 TARGET = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(
@@ -24,7 +25,7 @@ def test_hand_values() -> None:
     assert scores["accuracy"] == pytest.approx(4 / 6)
     assert scores["macro_f1"] == pytest.approx((4 / 6 + 2 / 4 + 1) / 3)
     assert scores["log_loss"] == pytest.approx(-np.log([0.7, 0.4, 0.6, 0.7, 0.3, 0.4]).mean())
-    assert scores["log_loss_undone"] == scores["log_loss"]
+    assert scores["log_loss_posterior"] == scores["log_loss"]
     by_hand = [0.14, 0.62, 0.26, 0.14, 0.78, 0.54]  # Σ_c (p_c − [c = y])², row by row
     assert scores["brier"] == pytest.approx(np.mean(by_hand))
     assert scores["rarest_average_precision"] == pytest.approx(1.0)
@@ -33,9 +34,9 @@ def test_hand_values() -> None:
 def test_scikit_learn_agrees_on_random_predictions() -> None:
     rng = np.random.default_rng(0)
     target = np.r_[np.arange(4), rng.choice(4, 200, p=[0.7, 0.2, 0.07, 0.03])]
-    probabilities, undone = rng.dirichlet(np.ones(4), 204), rng.dirichlet(np.ones(4), 204)
+    probabilities, posterior = rng.dirichlet(np.ones(4), 204), rng.dirichlet(np.ones(4), 204)
     decisions = rng.choice(4, 204)
-    scores = prediction_scores(target, probabilities, decisions, undone, rarest=3)
+    scores = prediction_scores(target, probabilities, decisions, posterior, rarest=3)
     assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(target, decisions))
     assert scores["macro_f1"] == pytest.approx(sk.f1_score(target, decisions, average="macro"))
     hits = np.eye(4)[target]
@@ -46,8 +47,11 @@ def test_scikit_learn_agrees_on_random_predictions() -> None:
         sk.average_precision_score(target == 3, probabilities[:, 3])
     )
     assert scores["log_loss"] == pytest.approx(sk.log_loss(target, probabilities))
-    assert scores["log_loss_undone"] == pytest.approx(sk.log_loss(target, undone))
+    assert scores["log_loss_posterior"] == pytest.approx(sk.log_loss(target, posterior))
     assert scores["brier"] == pytest.approx(sk.brier_score_loss(target, probabilities, scale_by_half=False))
+    assert scores["brier_posterior"] == pytest.approx(sk.brier_score_loss(target, posterior, scale_by_half=False))
+    assert scores["calibration_error"] == calibration_error(probabilities, target, "classwise")
+    assert scores["calibration_error_posterior"] == calibration_error(posterior, target, "classwise")
     assert set(scores) == {*METRICS, "recall"}
 
 
@@ -80,6 +84,9 @@ def test_every_metric_knows_its_good_side() -> None:
         "rarest_average_precision": 1,
         "accuracy": 1,
         "log_loss": -1,
-        "log_loss_undone": -1,
+        "log_loss_posterior": -1,
         "brier": -1,
+        "brier_posterior": -1,
+        "calibration_error": -1,
+        "calibration_error_posterior": -1,
     }

@@ -80,9 +80,15 @@ def test_less_is_better_for_a_loss() -> None:
 
 def test_costs_elsewhere_are_named_and_gains_are_not() -> None:
     advice = judge(
-        result("none", balanced_accuracy=0.5, log_loss=0.3, log_loss_undone=0.3, macro_f1=0.4, brier=0.2),
+        result("none", balanced_accuracy=0.5, log_loss=0.3, log_loss_posterior=0.3, macro_f1=0.4, brier=0.2),
         result(
-            "weights", jitter=0.001, balanced_accuracy=0.6, log_loss=0.5, log_loss_undone=0.31, macro_f1=0.5, brier=0.2
+            "weights",
+            jitter=0.001,
+            balanced_accuracy=0.6,
+            macro_f1=0.5,
+            brier=0.2,
+            log_loss=0.5,
+            log_loss_posterior=0.31,
         ),
     )
     text = " ".join(advice.costs)
@@ -90,11 +96,11 @@ def test_costs_elsewhere_are_named_and_gains_are_not() -> None:
     assert "acro-F1" not in text
     assert "Brier" not in text
     assert "bent" in advice.costs[-1]
-    assert "`(logits - loss.weight.log()).softmax(1)` gives that back (log loss 0.310)" in advice.costs[-1]
+    assert "`loss.posterior(logits)` gives that back (log loss 0.310)" in advice.costs[-1]
 
 
 def test_a_remedy_that_leaves_probabilities_alone_costs_none_of_them() -> None:
-    same = {"log_loss": 0.3, "log_loss_undone": 0.3}
+    same = {"log_loss": 0.3, "log_loss_posterior": 0.3}
     nothing = result("none", balanced_accuracy=0.5, **same)
     tuned = result("threshold", balanced_accuracy=0.6, **same)
     assert judge(nothing, tuned).costs == []

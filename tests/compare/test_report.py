@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -57,16 +58,23 @@ def test_the_html_is_well_formed(html: str) -> None:
     assert checker.open == []
     definitions = [i for i in checker.ids if re.match(r"[mpi][0-9a-f]{6}|DejaVu", i)]
     drawn = [re.findall(r'id="(m[0-9a-f]+|p[0-9a-f]+)"', svg) for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
-    assert len(drawn) == 3
+    assert len(drawn) == 4
     assert definitions
-    assert not set(drawn[0]) & set(drawn[1]) | set(drawn[1]) & set(drawn[2]) | set(drawn[0]) & set(drawn[2])
+    assert not any(set(one) & set(other) for one, other in itertools.combinations(drawn, 2))
 
 
 def test_it_holds_what_was_promised(html: str, comparison: Comparison) -> None:
     for strategy in STRATEGIES.values():
         assert strategy.label in html
     for metric in METRICS.values():
-        assert metric.label in html
+        assert metric.label.removesuffix(", posterior") in html
+    assert html.count("<th>as it comes</th><th>posterior</th>") == 3
+    for name in METRICS:
+        for strategy in comparison.scores.values():
+            assert f"{np.mean(strategy.values[name]):.3f}<span" in html
+    tuned = comparison.outcomes[1].thresholds[0]
+    for cut, low, high in zip(tuned.threshold, tuned.low, tuned.high, strict=True):
+        assert f"<td>{cut:.3f}</td><td>{low:.3f} to {high:.3f}</td>" in html
     assert comparison.recommendation.headline in html
     assert html.count("recommended</span>") == 1
     assert 'aria-label="balanced accuracy of each remedy' in html
@@ -103,8 +111,24 @@ def test_orange_is_what_is_recommended_in_every_plot(comparison: Comparison, cho
         assert beside[0][0].name not in ("none", "threshold", "logit_adjustment")
     else:
         assert (beside[0][0].name, beside[0][1]) == ("none", plots.INK)
-    for drawing in plots.plots(advised).values():
-        assert plots.ORANGE in drawing
+    for name, drawing in plots.plots(advised).items():
+        assert (plots.ORANGE in drawing) == (name != "before_after")
+
+
+def test_the_small_plots_show_each_remedy_that_bends_before_and_after(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[list[float], str]] = []
+    monkeypatch.setattr(plots, "_curve", lambda axes, curve, *look: drawn.append((curve.predicted.tolist(), look[-1])))
+    plots._before_after(comparison)
+    rarest = int(comparison.table.counts.argmin())
+    expected = []
+    for outcome in comparison.outcomes:
+        if outcome.strategy.bends:
+            raw, posterior = comparison.reliability(outcome)[rarest]
+            expected += [(raw.predicted.tolist(), "as it comes"), (posterior.predicted.tolist(), "posterior")]
+    assert drawn == expected
+    assert len(drawn) == 12
 
 
 ATTACK = '" onload="document.title=1" x="<!-- --><script>alert(1)</script>'
@@ -123,7 +147,7 @@ def test_names_in_the_data_cannot_become_attributes_or_scripts_of_a_plot() -> No
     parser.feed(text)
     assert not [name for name, _ in seen if name.startswith("on") or name == "script"]
     labels = [value for name, value in seen if name == "aria-label"]
-    assert len(labels) == 3
+    assert len(labels) == 4
     assert all(ATTACK[:27] in (label or "") for label in labels[1:])
 
 

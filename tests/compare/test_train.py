@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import steelyard.nn
-from steelyard.compare import STRATEGIES, network, preprocessor, undo_focal
+from steelyard.compare import STRATEGIES, network, preprocessor
 from steelyard.compare import run as run_module
 from steelyard.compare.splits import make_splits
-from steelyard.compare.strategies import over_prior, over_weight, times_prior
 from steelyard.compare.table import load
 from steelyard.compare.train import Recipe, fit, logits, quiet_threads
+from steelyard.posterior import TunedThreshold
 
 
 def blobs(rows: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,18 +67,21 @@ def test_cutoffs_are_tuned_on_validation_rows(monkeypatch: pytest.MonkeyPatch, f
     splits = make_splits(table.target, table.groups, table.words, folds=3, repeats=1)
     seen = []
 
-    def watched(probabilities: np.ndarray, target: np.ndarray, metric: str) -> np.ndarray:
-        seen.append((len(probabilities), target, metric))
-        return np.array([1.0, 2.0, 3.0])
+    fixed = TunedThreshold("multiclass", "macro_f1", np.array([0.9, 0.05, 0.05]), 0.5, np.array([9, 9, 9]))
 
-    monkeypatch.setattr(run_module, "tune_multipliers", watched)
+    def watched(probabilities: np.ndarray, target: np.ndarray, metric: str, **_: Any) -> TunedThreshold:
+        seen.append((len(probabilities), target, metric))
+        return fixed
+
+    monkeypatch.setattr(run_module, "tune_threshold", watched)
     strategies, recipe = ["none", "threshold"], Recipe(epochs=1)
     outcomes = run_module.run_splits(table, splits, strategies, metric="macro_f1", recipe=recipe, seed=0)
     for split, (rows, target, metric) in zip(splits, seen, strict=True):
         assert (rows, metric) == (len(split.validation), "macro_f1")
         assert target.tolist() == table.target[split.validation].tolist()
-    assert outcomes[1].multipliers == [[1.0, 2.0, 3.0]] * 3
-    assert outcomes[0].multipliers == [[1.0, 1.0, 1.0]] * 3
+    assert outcomes[1].thresholds == [fixed] * 3
+    assert outcomes[0].thresholds == []
+    assert outcomes[1].scores[0]["recall"] != outcomes[0].scores[0]["recall"]  # the cut-offs decide
 
 
 def test_training_learns_and_goes_back_to_its_best_epoch() -> None:
@@ -164,27 +169,23 @@ def test_a_sampler_is_watched_by_the_loss_that_it_aims_at() -> None:
 # What each remedy's training aims at, and the way back: start from known probabilities, bend, undo.
 
 TRUTH = torch.tensor([[0.90, 0.08, 0.02], [0.2, 0.5, 0.3]], dtype=torch.float64)
-PRIOR = torch.tensor([0.8, 0.15, 0.05], dtype=torch.float64)
+COUNTS = torch.tensor([800, 150, 50])
+PRIOR = COUNTS.double() / COUNTS.sum()
 
 
-def test_weights_are_undone() -> None:
-    loss = STRATEGIES["weights"].training(torch.tensor([800, 150, 50])).loss
-    bent = (TRUTH * loss.weight).log()
-    assert torch.allclose(over_weight(bent, PRIOR, loss), TRUTH)
-    assert not torch.allclose(bent.softmax(1), TRUTH)
-
-
-def test_balanced_scores_are_undone() -> None:
-    bent = (TRUTH / PRIOR).log()
-    assert torch.allclose(times_prior(bent, PRIOR, torch.nn.Identity()), TRUTH)
-    assert torch.allclose(over_prior(TRUTH.log(), PRIOR, torch.nn.Identity()), bent.softmax(1))
+def test_logit_adjustment_says_what_would_be_if_classes_were_alike() -> None:
+    strategy = STRATEGIES["logit_adjustment"]
+    training = strategy.training(COUNTS)
+    said = strategy.probabilities(TRUTH.log(), PRIOR, training)
+    torch.testing.assert_close(said, (TRUTH / PRIOR) / (TRUTH / PRIOR).sum(1, keepdim=True))
+    torch.testing.assert_close(training.posterior(TRUTH.log(), COUNTS), TRUTH)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_undoing_gives_the_truth_back_from_what_training_ends_at(name: str) -> None:
     """Gradient descent on the expected loss of each remedy's own loss, until it stands; then undo."""
     strategy = STRATEGIES[name]
-    training = strategy.training((PRIOR * 1000).long())
+    training = strategy.training(COUNTS)
     loss = training.loss.double()
     truth = TRUTH
     if training.class_sampling is not None:  # what a sampler shows: p(c|x) times how much more often c is drawn
@@ -205,16 +206,9 @@ def test_undoing_gives_the_truth_back_from_what_training_ends_at(name: str) -> N
         return total
 
     optimizer.step(expected)
-    assert torch.allclose(strategy.undo(z.detach(), PRIOR, loss), TRUTH, atol=1e-4)
-    said = strategy.probabilities(z.detach(), PRIOR, loss)
+    assert torch.allclose(training.posterior(z.detach(), COUNTS), TRUTH, atol=1e-6)
+    said = strategy.probabilities(z.detach(), PRIOR, training)
     assert torch.allclose(said, TRUTH, atol=1e-3) == (not strategy.bends)
-
-
-def test_undo_focal_is_the_softmax_for_gamma_zero_and_survives_extremes() -> None:
-    z = torch.tensor([[0.3, -1.0, 2.0]])
-    assert torch.allclose(undo_focal(z, gamma=0.0), z.softmax(1))
-    extreme = undo_focal(torch.tensor([[1e4, 0.0, -1e4]]), gamma=2.0)
-    assert torch.allclose(extreme, torch.tensor([[1.0, 0.0, 0.0]]))
 
 
 def test_network_shape() -> None:

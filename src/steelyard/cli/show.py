@@ -133,7 +133,7 @@ def weights(table: dict[str, Any], code: str, scheme: str) -> None:
     console.print(
         f"\nEffective sample size {table['effective_sample_size']:,.0f} rows, {table['effective_share']:.0%} of all: "
         "so many equally weighted rows would be as noisy.\n"
-        "Weighted training bends the probabilities; divide the softmax by the weights and renormalise to undo it.\n"
+        "Weighted training bends the probabilities: it says too often what is rare. loss.posterior(logits) undoes it.\n"
     )
     console.print(escape(code), soft_wrap=True)
 
@@ -152,7 +152,7 @@ def _widest(console: Console, found: Comparison) -> Table:
 
 def _side(found: Comparison) -> list[str]:
     """The metrics beside the chosen one, the most telling first."""
-    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "brier")
+    names = ("balanced_accuracy", "macro_f1", "average_precision", "log_loss", "log_loss_posterior")
     return [m for m in names if m != found.settings.metric]
 
 

@@ -6,13 +6,12 @@ program that a comparison prints.
 
 from steelyard.compare import _needs as _needs
 from steelyard.compare.comparison import Comparison, compare
-from steelyard.compare.cutoffs import tune_multipliers
 from steelyard.compare.evaluate import METRICS, corrected_interval
 from steelyard.compare.inspection import Inspection, inspect
 from steelyard.compare.read import InputError
 from steelyard.compare.recommend import Recommendation
 from steelyard.compare.splits import Split, make_splits
-from steelyard.compare.strategies import STRATEGIES, Strategy, undo_focal
+from steelyard.compare.strategies import STRATEGIES, Strategy
 from steelyard.compare.table import Table, load
 from steelyard.compare.train import network, preprocessor
 
@@ -33,6 +32,4 @@ __all__ = [
     "make_splits",
     "network",
     "preprocessor",
-    "tune_multipliers",
-    "undo_focal",
 ]

@@ -22,14 +22,15 @@ from steelyard.compare.splits import make_splits
 from steelyard.compare.strategies import ALWAYS, STRATEGIES
 from steelyard.compare.table import Table, load
 from steelyard.compare.train import Recipe, quiet_threads
+from steelyard.posterior import Reliability, reliability
 
 __all__ = ["Comparison", "Settings", "compare"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of ``report.json``."""
 
-GOALS = tuple(name for name in METRICS if name != "log_loss_undone")
-"""Metrics that a recommendation can be made for."""
+GOALS = tuple(name for name in METRICS if "posterior" not in name and name != "calibration_error")
+"""Metrics that a recommendation can be made for; class shares alone are calibrated, and of no use."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,23 @@ class Comparison:
         """Scores per split of each remedy, by its name."""
         return {o.strategy.name: as_scores(o) for o in self.outcomes}
 
+    def reliability(self, outcome: Outcome) -> list[tuple[Reliability, Reliability]]:
+        """For each class what a remedy says, raw and through its posterior, beside what happened, in ten tenths.
+
+        Over the rows of the first repeat, each predicted once by a network that did not see it.
+        """
+        assert outcome.probabilities is not None
+        assert outcome.posterior is not None
+        pairs = []
+        for c in range(len(self.table.classes)):
+            truth = self.table.target == c
+            raw, posterior = (
+                reliability(said[:, c], truth, kind="equal_width", bins=10)
+                for said in (outcome.probabilities, outcome.posterior)
+            )
+            pairs.append((raw, posterior))
+        return pairs
+
     @property
     def baselines(self) -> dict[str, float]:
         """What each metric gives to a model that knows nothing but the class shares."""
@@ -72,8 +90,11 @@ class Comparison:
             "rarest_average_precision": float(share.min()),
             "accuracy": float(share.max()),
             "log_loss": float(-(share * np.log(share)).sum()),
-            "log_loss_undone": float(-(share * np.log(share)).sum()),
+            "log_loss_posterior": float(-(share * np.log(share)).sum()),
             "brier": float(1 - (share**2).sum()),
+            "brier_posterior": float(1 - (share**2).sum()),
+            "calibration_error": 0.0,
+            "calibration_error_posterior": 0.0,
             "macro_f1": float(2 * share.max() / (1 + share.max()) / len(share)),
         }
 
@@ -101,7 +122,11 @@ class Comparison:
                 if own is nothing
                 else {m: own.difference(nothing, m, self.test_ratio).to_dict() for m in METRICS},
                 "recall": {w: float(r) for w, r in zip(table.words, own.recall.mean(axis=0), strict=True)},
-                "multipliers": outcome.multipliers if outcome.strategy.tuned else None,
+                "thresholds": [t.to_dict() for t in outcome.thresholds] if outcome.strategy.tuned else None,
+                "reliability": {
+                    name: {k: r.to_dict() for k, r in zip(("raw", "posterior"), pair, strict=True)}
+                    for name, pair in zip(table.words, self.reliability(outcome), strict=True)
+                },
                 "best_epochs": outcome.best_epochs,
             }
             strategies.append(entry)

@@ -10,6 +10,8 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sk
 
+from steelyard.posterior import brier_score, calibration_error
+
 __all__ = ["METRICS", "Interval", "Metric", "corrected_interval", "prediction_scores"]
 
 
@@ -44,14 +46,20 @@ METRICS: dict[str, Metric] = {
                "ranking of the rarest class only"),
         Metric("accuracy", "accuracy", 1, "share of rows", "each row counts alike"),
         Metric("log_loss", "log loss", -1, "nats", "how good the probabilities are as they come out"),
-        Metric("log_loss_undone", "log loss, undone", -1, "nats", "the same after the bend is undone"),
+        Metric("log_loss_posterior", "log loss, posterior", -1, "nats", "the same with the bend taken out"),
         Metric("brier", "Brier score", -1, "0 to 2, summed over classes", "squared error of the probabilities"),
+        Metric("brier_posterior", "Brier score, posterior", -1, "0 to 2, summed over classes",
+               "the same with the bend taken out"),
+        Metric("calibration_error", "calibration error", -1, "a probability, mean over classes",
+               "how far the probabilities are from what happens"),
+        Metric("calibration_error_posterior", "calibration error, posterior", -1,
+               "a probability, mean over classes", "the same with the bend taken out"),
     )
 }  # fmt: skip
 
 
 def prediction_scores(
-    target: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray, undone: np.ndarray, rarest: int
+    target: np.ndarray, probabilities: np.ndarray, decisions: np.ndarray, posterior: np.ndarray, rarest: int
 ) -> dict[str, Any]:
     """Every metric of one set of rows, and ``recall``, one number per class.
 
@@ -59,7 +67,7 @@ def prediction_scores(
         target: Class numbers, ``(N,)``, each class present.
         probabilities: What the remedy says, float64, ``(N, C)``, rows add up to 1.
         decisions: Class numbers, ``(N,)``.
-        undone: The probabilities with the remedy's bend taken back out, ``(N, C)``.
+        posterior: The probabilities with the remedy's bend taken back out, ``(N, C)``.
         rarest: Number of the rarest class.
     """
     labels = np.arange(probabilities.shape[1])
@@ -71,12 +79,20 @@ def prediction_scores(
         "average_precision": float(np.mean(precision)),
         "rarest_average_precision": precision[rarest],
         "accuracy": float(sk.accuracy_score(target, decisions)),
-        "log_loss": float(sk.log_loss(target, probabilities, labels=labels)),
-        "log_loss_undone": float(sk.log_loss(target, undone, labels=labels)),
-        "brier": float(((probabilities - hits) ** 2).sum(axis=1).mean()),
+        **_honesty(target, probabilities, ""),
+        **_honesty(target, posterior, "_posterior"),
         "recall": [
             float(r) for r in sk.recall_score(target, decisions, labels=labels, average=None, zero_division=0.0)
         ],
+    }
+
+
+def _honesty(target: np.ndarray, probabilities: np.ndarray, suffix: str) -> dict[str, float]:
+    """What the probabilities themselves are worth, whatever is decided by them."""
+    return {
+        "log_loss" + suffix: float(sk.log_loss(target, probabilities, labels=np.arange(probabilities.shape[1]))),
+        "brier" + suffix: brier_score(probabilities, target).score,
+        "calibration_error" + suffix: calibration_error(probabilities, target, "classwise"),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steelyard.compare.cutoffs import TUNABLE
+from steelyard.compare.run import SAMPLES, tuned_for
 from steelyard.compare.strategies import STRATEGIES
 from steelyard.compare.table import Table
 from steelyard.compare.train import Recipe
@@ -43,9 +43,7 @@ def script(
     given = "".join(f", {key}={value!r}" for key, value in options.items() if value)
     source = repr(table.source) if table.source else "frame"
     split_seed = int(np.random.SeedSequence([seed, 0, 0]).generate_state(1)[0])
-    pieces = ["load", "make_splits", "network", "preprocessor"] + (
-        ["tune_multipliers"] if strategy.tuned else ["undo_focal"] if "undo_focal" in strategy.undo_code else []
-    )
+    pieces = ["load", "make_splits", "network", "preprocessor"]
     weighted = "class_weights" in strategy.loss_code or strategy.sampler_code
     imports = [
         "import copy\n",
@@ -54,6 +52,7 @@ def script(
         "from torch.utils.data import WeightedRandomSampler" if strategy.sampler_code else "",
         "\nimport steelyard.nn",
         f"from steelyard.compare import {', '.join(pieces)}",
+        "from steelyard.posterior import tune_threshold" if strategy.tuned else "",
         "from steelyard.weights import class_weights" if weighted else "",
     ]
     remedy = f"loss = {strategy.loss_code}"
@@ -83,7 +82,6 @@ y_train, y_val, y_test = (torch.from_numpy(table.target[rows]) for rows in parts
 torch.manual_seed({split_seed})
 generator = torch.Generator().manual_seed({split_seed})
 counts = torch.bincount(y_train)
-prior = counts.double() / counts.sum()
 {remedy}""",
         f"""\
 # 3. Training, until the remedy's own loss on the validation rows stops falling.
@@ -107,7 +105,7 @@ model.load_state_dict(best_state)""",
         """\
 print(classification_report(y_test, decisions, target_names=table.words, zero_division=0.0))
 print(f"balanced accuracy {balanced_accuracy_score(y_test, decisions):.4f}")
-print(f"log loss {log_loss(y_test, probabilities):.4f}, undone {log_loss(y_test, natural):.4f}")""",
+print(f"log loss {log_loss(y_test, probabilities):.4f}, of the posterior {log_loss(y_test, posterior):.4f}")""",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -142,17 +140,15 @@ def _answers(name: str, metric: str) -> str:
         f"probabilities = {strategy.probability_code}",
     ]
     if strategy.tuned:
-        tuned_for = metric if metric in TUNABLE else "balanced_accuracy"
         lines += [
             "with torch.no_grad():",
             "    held_out = model(x_val).double().softmax(1)",
-            f'multipliers = tune_multipliers(held_out.numpy(), y_val.numpy(), "{tuned_for}")',
-            'print("multipliers", dict(zip(table.words, multipliers.round(3).tolist())))',
-            "decisions = (probabilities * torch.from_numpy(multipliers)).argmax(1)",
+            f'tuned = tune_threshold(held_out, y_val, "{tuned_for(metric)}", bootstrap={SAMPLES}, seed=0)',
+            "for word, cut, low, high in zip(table.words, tuned.threshold, tuned.low, tuned.high):",
+            '    print(f"cut-off of {word}: {cut:.3f} ({low:.3f} to {high:.3f})")',
+            "decisions = tuned.predict(probabilities)",
         ]
     else:
         lines.append("decisions = probabilities.argmax(1)")
-    lines.append(
-        f"natural = {strategy.undo_code if strategy.bends else 'probabilities'}  # how often each class really occurs"
-    )
+    lines.append(f"posterior = {strategy.posterior_code}  # how often each class really occurs")
     return "\n".join(lines)

@@ -21,13 +21,13 @@ from steelyard.compare.comparison import Comparison
 from steelyard.compare.evaluate import METRICS, Interval
 from steelyard.compare.run import Outcome
 from steelyard.compare.strategies import STRATEGIES
+from steelyard.posterior import Reliability
+from steelyard.posterior.plot import FEW
 
 __all__ = ["plots"]
 
 INK, QUIET, FAINT = "#1f2933", "#5f6b7a", "#d5dae1"
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito: told apart with any kind of colour vision
-FEW = 20
-"""Fewer rows than this make a point of the reliability plot hollow."""
 STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET,
     "xtick.color": QUIET, "ytick.color": QUIET, "axes.spines.top": False, "axes.spines.right": False,
@@ -38,11 +38,12 @@ STYLE: dict[str, Any] = {
 
 
 def plots(comparison: Comparison) -> dict[str, str]:
-    """SVG of each plot, by name: ``scores``, ``precision_recall``, ``reliability``."""
+    """SVG of each plot, by name: ``scores``, ``precision_recall``, ``reliability``, ``before_after``."""
     return {
         "scores": _scores(comparison),
         "precision_recall": _precision_recall(comparison),
         "reliability": _reliability(comparison),
+        "before_after": _before_after(comparison),
     }
 
 
@@ -169,34 +170,25 @@ def _precision_recall(comparison: Comparison) -> str:
 
 
 def _reliability(comparison: Comparison) -> str:
+    """The remedies that the plots of the rarest class show, as they come and through their posterior."""
     c, word = _rarest(comparison)
-    truth = comparison.table.target == c
-    lines: list[tuple[str, np.ndarray, str, str]] = []
+    lines: list[tuple[str, Reliability, str, str]] = []
     for outcome, colour, label in _shown(comparison):
-        assert outcome.probabilities is not None
-        assert outcome.undone is not None
+        raw, posterior = comparison.reliability(outcome)[c]
         if outcome.strategy.bends:
-            lines.append((f"{label}, as it comes", outcome.probabilities[:, c], colour, "o"))
-            lines.append((f"{label}, undone", outcome.undone[:, c], GREEN, "s"))
+            lines.append((f"{label}, as it comes", raw, colour, "o"))
+            lines.append((f"{label}, posterior", posterior, GREEN, "s"))
         else:
-            lines.append((label, outcome.probabilities[:, c], colour, "D"))
+            lines.append((label, raw, colour, "D"))
     with _style("reliability"):
         figure = Figure(figsize=(5.4, 4.3), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
-        top.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label="as often as it says")
-        edges = np.linspace(0, 1, 11)
-        for index, (label, said, colour, marker) in enumerate(lines):
-            place = np.clip(np.digitize(said, edges) - 1, 0, 9)
-            rows = np.bincount(place, minlength=10)
-            held = rows > 0
-            mean = np.bincount(place, said, minlength=10)[held] / rows[held]
-            hits = np.bincount(place, truth, minlength=10)[held] / rows[held]
-            sure = rows[held] >= FEW
-            look: dict[str, Any] = {"marker": marker, "markersize": 5, "color": colour}
-            top.plot(mean[sure], hits[sure], linewidth=1.6, label=label, **look)
-            top.plot(mean[~sure], hits[~sure], linestyle="", markerfacecolor="white", **look)
+        _diagonal(top)
+        for index, (label, curve, colour, marker) in enumerate(lines):
+            _curve(top, curve, colour, marker, label)
             width = 0.09 / len(lines)
-            bottom.bar(edges[:-1] + 0.005 + width * (index + 0.5), rows, width=width, color=colour)
+            tenth = np.minimum((curve.predicted * 10).astype(int), 9) / 10
+            bottom.bar(tenth + 0.005 + width * (index + 0.5), curve.rows, width=width, color=colour)
         top.set(ylim=(-0.02, 1.02), ylabel="share of rows that are of the class")
         top.set_title("how far to trust a probability")
         top.legend(loc="upper left")
@@ -209,3 +201,44 @@ def _reliability(comparison: Comparison) -> str:
             axes.grid(color=FAINT, linewidth=0.7)
             axes.set_axisbelow(True)
         return _svg(figure, f"observed share against predicted probability of the rarest class, {word}")
+
+
+ACROSS = 4
+"""Small plots beside one another."""
+
+
+def _before_after(comparison: Comparison) -> str:
+    """One small plot for each remedy that bends: the rarest class as it comes, and through the posterior."""
+    c, word = _rarest(comparison)
+    bent = [o for o in comparison.outcomes if o.strategy.bends] or list(comparison.outcomes[:1])
+    down = -(-len(bent) // ACROSS)
+    with _style("before_after"):
+        figure = Figure(figsize=(9.2, 0.4 + 2.6 * down), layout="constrained")
+        grid = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False)
+        for axes in grid.flat[len(bent) :]:
+            axes.set_visible(False)
+        for axes, outcome in zip(grid.flat, bent, strict=False):
+            raw, posterior = comparison.reliability(outcome)[c]
+            _diagonal(axes)
+            _curve(axes, raw, BLUE, "o", "as it comes")
+            _curve(axes, posterior, GREEN, "s", "posterior")
+            axes.set_title(textwrap.fill(outcome.strategy.label, 22, break_on_hyphens=False))
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            axes.grid(color=FAINT, linewidth=0.7)
+            axes.set_axisbelow(True)
+        grid.flat[0].legend(loc="upper left")
+        figure.supxlabel("predicted probability of the class", fontsize=10, color=INK)
+        figure.supylabel("share that are of it", fontsize=10, color=INK)
+        return _svg(figure, f"reliability before and after the posterior, of each remedy that bends, for {word}")
+
+
+def _diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label="as often as it says")
+
+
+def _curve(axes: Axes, curve: Reliability, colour: str, marker: str, label: str) -> None:
+    """Points of enough rows joined, those of few hollow."""
+    sure = curve.rows >= FEW
+    look: dict[str, Any] = {"marker": marker, "markersize": 5, "color": colour}
+    axes.plot(curve.predicted[sure], curve.observed[sure], linewidth=1.6, label=label, **look)
+    axes.plot(curve.predicted[~sure], curve.observed[~sure], linestyle="", markerfacecolor="white", **look)

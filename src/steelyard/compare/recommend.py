@@ -166,10 +166,10 @@ def _costs(nothing: Scores, best: Scores, metric: str, test_ratio: float) -> lis
             costs.append(f"{measure.title} {way} from {before:.3f} to {after:.3f}: {signed(difference)}.")
     strategy = STRATEGIES[best.name]
     if strategy.bends:
-        undone = best.interval("log_loss_undone", test_ratio).mean if "log_loss_undone" in best.values else None
-        reached = f" (log loss {undone:.3f})" if undone is not None else ""
+        known = "log_loss_posterior" in best.values
+        reached = f" (log loss {best.interval('log_loss_posterior', test_ratio).mean:.3f})" if known else ""
         costs.append(
             "Its probabilities are bent: they no longer say how often a class occurs. "
-            f"`{strategy.undo_code}` gives that back{reached}."
+            f"`{strategy.posterior_code}` gives that back{reached}."
         )
     return costs

@@ -11,10 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from steelyard.compare.comparison import Comparison
 from steelyard.compare.evaluate import METRICS, Interval
 from steelyard.compare.paste import for_folder
 from steelyard.compare.read import bad
+from steelyard.compare.run import SAMPLES, tuned_for
+from steelyard.posterior.thresholds import FEWEST
 
 __all__ = ["check_folder", "render", "save", "write_together"]
 
@@ -107,6 +111,11 @@ def render(comparison: Comparison) -> str:
         metric=METRICS[comparison.settings.metric],
         rows=_result_rows(comparison),
         columns=_columns(comparison),
+        honesty=[name for name in METRICS if name + "_posterior" in METRICS],
+        cutoffs=_cutoff_rows(comparison),
+        few=FEWEST,
+        samples=SAMPLES,
+        tuned_for=METRICS[tuned_for(comparison.settings.metric)].label,
         recall=_recall_rows(comparison),
         plots=plots(comparison),
         observations=comparison.observations,
@@ -116,7 +125,6 @@ def render(comparison: Comparison) -> str:
 def _columns(comparison: Comparison) -> list[str]:
     """Metrics of the results table: the chosen one first."""
     names = ["balanced_accuracy", "macro_f1", "average_precision", "rarest_average_precision", "accuracy", "log_loss"]
-    names += ["log_loss_undone", "brier"]
     chosen = comparison.settings.metric
     return [chosen, *(name for name in names if name != chosen)]
 
@@ -132,6 +140,25 @@ def _result_rows(comparison: Comparison) -> list[dict[str, Any]]:
             change = scores[name].difference(scores["none"], metric, ratio) if name != "none" else None
             cells[metric] = {"value": value, "change": change_text(metric, change), "verdict": verdict(metric, change)}
         rows.append({"name": name, "label": outcome.strategy.label, "idea": outcome.strategy.idea, "cells": cells})
+    return rows
+
+
+def _cutoff_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row per class, most frequent first: its cut-off on the first split with the interval, and on the others."""
+    tuned = next((o.thresholds for o in comparison.outcomes if o.thresholds), [])
+    rows = []
+    for c in (-comparison.table.counts).argsort(kind="stable") if tuned else []:
+        first, every = tuned[0], [float(np.asarray(t.threshold)[c]) for t in tuned]
+        rows.append(
+            {
+                "label": comparison.table.words[c],
+                "rows": int(first.rows[c]),
+                "few": bool(first.rows[c] < FEWEST),
+                **{end: float(np.asarray(getattr(first, end))[c]) for end in ("threshold", "low", "high")},
+                "least": min(every),
+                "most": max(every),
+            }
+        )
     return rows
 
 

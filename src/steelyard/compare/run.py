@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steelyard.compare.cutoffs import TUNABLE, decide, tune_multipliers
 from steelyard.compare.evaluate import prediction_scores
 from steelyard.compare.splits import Split
 from steelyard.compare.strategies import STRATEGIES, Strategy, Training
 from steelyard.compare.table import Table
 from steelyard.compare.train import Fit, Recipe, fit, logits, preprocessor
+from steelyard.posterior import TunedThreshold, tune_threshold
 
-__all__ = ["Outcome", "Progress", "run_splits"]
+__all__ = ["SAMPLES", "Outcome", "Progress", "run_splits", "tuned_for"]
+
+SAMPLES = 100
+"""Bootstrap samples behind the interval of a cut-off."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (trainings done, trainings in all, what runs now)."""
@@ -29,11 +33,18 @@ class Outcome:
 
     strategy: Strategy
     scores: list[dict[str, Any]] = field(default_factory=list)
-    multipliers: list[list[float]] = field(default_factory=list)
+    thresholds: list[TunedThreshold] = field(default_factory=list)
+    """Cut-offs, where they are tuned."""
     best_epochs: list[int] = field(default_factory=list)
     probabilities: np.ndarray | None = None
     """Of the first repeat, in which each row is tested once, ``(N, C)``."""
-    undone: np.ndarray | None = None
+    posterior: np.ndarray | None = None
+    """The same with the remedy's bend taken out."""
+
+
+def tuned_for(metric: str) -> str:
+    """What cut-offs are tuned for: the metric that judges, where it looks at decisions and not at probabilities."""
+    return metric if metric in ("balanced_accuracy", "macro_f1", "accuracy") else "balanced_accuracy"
 
 
 def run_splits(
@@ -105,24 +116,27 @@ def _score(
     strategy = outcome.strategy
     prior = counts.double() / counts.sum()
     raw = logits(found.model, inputs["test"]).double()
-    probabilities = _normal(strategy.probabilities(raw, prior, training.loss))
-    undone = _normal(strategy.undo(raw, prior, training.loss))
-    multipliers = np.ones(len(counts))
+    probabilities = _normal(strategy.probabilities(raw, prior, training))
+    posterior = _normal(training.posterior(raw, counts))
+    decisions = probabilities.argmax(axis=1)
     if strategy.tuned:
         validated = logits(found.model, inputs["validation"]).double()
-        held_out = _normal(strategy.probabilities(validated, prior, training.loss))
-        tuned_for = metric if metric in TUNABLE else "balanced_accuracy"
-        multipliers = tune_multipliers(held_out, table.target[split.validation], tuned_for)
-    decisions = decide(probabilities, multipliers)
-    outcome.scores.append(prediction_scores(table.target[split.test], probabilities, decisions, undone, rarest))
-    outcome.multipliers.append([float(m) for m in multipliers])
+        held_out = _normal(strategy.probabilities(validated, prior, training))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "tune_threshold: tuning wants", UserWarning)  # the report has the rows
+            tuned = tune_threshold(
+                held_out, table.target[split.validation], tuned_for(metric), bootstrap=SAMPLES, seed=split.fold
+            )
+        decisions = tuned.predict(probabilities)
+        outcome.thresholds.append(tuned)
+    outcome.scores.append(prediction_scores(table.target[split.test], probabilities, decisions, posterior, rarest))
     outcome.best_epochs.append(found.best_epoch)
     if split.repeat == 0:
-        if outcome.probabilities is None or outcome.undone is None:
+        if outcome.probabilities is None or outcome.posterior is None:
             outcome.probabilities = np.full((len(table.target), len(counts)), np.nan)
-            outcome.undone = outcome.probabilities.copy()
+            outcome.posterior = outcome.probabilities.copy()
         outcome.probabilities[split.test] = probabilities
-        outcome.undone[split.test] = undone
+        outcome.posterior[split.test] = posterior
 
 
 def _normal(probabilities: Tensor) -> np.ndarray:

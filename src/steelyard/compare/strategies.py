@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from steelyard import nn
+from steelyard.nn._base import Loss
 from steelyard.weights import class_weights
 
-__all__ = ["ALWAYS", "STRATEGIES", "Strategy", "Training", "undo_focal"]
+__all__ = ["ALWAYS", "STRATEGIES", "Strategy", "Training"]
 
 ALWAYS = ("none", "threshold")
 """Shown in every comparison: without them no remedy can be judged."""
@@ -21,11 +22,17 @@ ALWAYS = ("none", "threshold")
 class Training:
     """What one remedy trains with, once the class counts of the training part are known."""
 
-    loss: torch.nn.Module
-    validation_loss: torch.nn.Module | None = None
+    loss: Loss
+    validation_loss: Loss | None = None
     """What early stopping watches, where ``loss`` alone does not say it."""
     class_sampling: Tensor | None = None
     """Sampling weight of a row of each class, ``(C,)``."""
+
+    def posterior(self, logits: Tensor, counts: Tensor) -> Tensor:
+        """How often each class really occurs, ``(N, C)``: the bend of the loss and of the sampler taken back out."""
+        if self.class_sampling is None:
+            return self.loss.posterior(logits)
+        return self.loss.posterior(logits, counts, train_prior=self.class_sampling * counts)
 
 
 def _plain(counts: Tensor) -> Training:
@@ -53,52 +60,18 @@ def _sampled(counts: Tensor) -> Training:
     return Training(nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=weights), weights)
 
 
-Reading = Callable[[Tensor, Tensor, torch.nn.Module], Tensor]
-"""(logits, class shares in training, loss) → probabilities."""
+Reading = Callable[[Tensor, Tensor, Training], Tensor]
+"""(logits, class shares in training, what it trained with) → probabilities."""
 
 
-def softmax(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
+def softmax(logits: Tensor, prior: Tensor, training: Training) -> Tensor:
     """The probabilities as the network gives them."""
     return logits.softmax(1)
 
 
-def over_prior(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
-    """softmax(z − log π): the classes as if each were equally frequent."""
-    return (logits - prior.log()).softmax(1)
-
-
-def times_prior(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
-    """softmax(z + log π): from scores for equally frequent classes back to natural frequencies."""
-    return (logits + prior.log()).softmax(1)
-
-
-def over_weight(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
-    """softmax(z − log w): weighted training aims at w·p, so dividing by w gives p back."""
-    return (logits - loss.weight.log()).softmax(1)  # type: ignore[operator]  # a loss with weights
-
-
-def undo_focal(logits: Tensor, gamma: float) -> Tensor:
-    """The probabilities that focal training pulled together: ``s / [(1−s)^γ − γ(1−s)^(γ−1)·s·log s]``, renormalised.
-
-    Args:
-        logits: Scores of a network trained with softmax focal loss, ``(N, C)``.
-        gamma: Its γ, at least 1.
-    Returns: Probabilities, ``(N, C)``, in the dtype of ``logits``.
-
-    Example:
-        >>> undo_focal(torch.tensor([[1.0, 0.0]]), gamma=2.0)
-        tensor([[0.9359, 0.0641]])
-
-    Source: Charoenphakdee et al., "On focal loss for class-posterior probability estimation", CVPR 2021.
-    """
-    tiny = torch.finfo(logits.dtype).eps
-    s = logits.softmax(1).clamp(tiny, 1 - tiny)
-    back = s / ((1 - s) ** gamma - gamma * (1 - s) ** (gamma - 1) * s * s.log())
-    return back / back.sum(1, keepdim=True)
-
-
-def _unfocused(logits: Tensor, prior: Tensor, loss: torch.nn.Module) -> Tensor:
-    return undo_focal(logits, gamma=2.0)
+def alike(logits: Tensor, prior: Tensor, training: Training) -> Tensor:
+    """As if each class were equally frequent: softmax(z − log π)."""
+    return training.loss.posterior(logits, torch.ones_like(prior), train_prior=prior)
 
 
 @dataclass(frozen=True)
@@ -111,8 +84,6 @@ class Strategy:
     training: Callable[[Tensor], Training]
     probabilities: Reading = softmax
     """What the remedy says, which decides and is scored."""
-    undo: Reading = softmax
-    """How often each class really occurs: the same with the remedy's bend taken back out."""
     advice: str = ""
     """The recommendation in one sentence."""
     same_network_as: str = ""
@@ -124,7 +95,8 @@ class Strategy:
     loss_code: str = "steelyard.nn.CrossEntropyLoss()"
     sampler_code: str = ""
     probability_code: str = "logits.softmax(1)"
-    undo_code: str = "logits.softmax(1)"
+    posterior_code: str = "loss.posterior(logits)"
+    """How often each class really occurs: the remedy's bend taken back out."""
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -140,7 +112,7 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             "threshold",
             "do nothing + tuned cut-offs",
-            "the same network; one multiplier per class is tuned on validation rows",
+            "the same network; one cut-off per class is tuned on validation rows",
             _plain,
             advice="Train as usual and tune the cut-offs.",
             same_network_as="none",
@@ -151,11 +123,11 @@ STRATEGIES: dict[str, Strategy] = {
             "do nothing + logit adjustment",
             "the same network; log class shares are subtracted from its logits (Menon et al., ICLR 2021)",
             _plain,
-            over_prior,
+            alike,
             advice="Train as usual and take the log class shares off the logits.",
             same_network_as="none",
             bends=True,
-            probability_code="(logits - prior.log()).softmax(1)",
+            probability_code="loss.posterior(logits, torch.ones_like(counts), train_prior=counts)",
         ),
         Strategy(
             "weights",
@@ -163,9 +135,7 @@ STRATEGIES: dict[str, Strategy] = {
             "cross entropy, each class weighted by one over its share",
             _weighted,
             advice="Use class weights.",
-            undo=over_weight,
             bends=True,
-            undo_code="(logits - loss.weight.log()).softmax(1)",
             loss_code='steelyard.nn.CrossEntropyLoss(weight=class_weights(counts, "balanced", normalize="prior"))',
         ),
         Strategy(
@@ -174,9 +144,7 @@ STRATEGIES: dict[str, Strategy] = {
             "the same weights under a square root",
             _half_weighted,
             advice="Use class weights to the power ½.",
-            undo=over_weight,
             bends=True,
-            undo_code="(logits - loss.weight.log()).softmax(1)",
             loss_code="steelyard.nn.CrossEntropyLoss(\n"
             '    weight=class_weights(counts, "balanced", power=0.5, normalize="prior")\n)',
         ),
@@ -186,10 +154,9 @@ STRATEGIES: dict[str, Strategy] = {
             "each batch draws the classes equally often, with replacement",
             _sampled,
             advice="Use weighted sampling.",
-            undo=times_prior,
             bends=True,
             sampler_code="WeightedRandomSampler(weights[y_train].tolist(), len(y_train), generator=generator)",
-            undo_code="(logits + prior.log()).softmax(1)",
+            posterior_code="loss.posterior(logits, counts, train_prior=weights * counts)",
         ),
         Strategy(
             "balanced_softmax",
@@ -197,9 +164,7 @@ STRATEGIES: dict[str, Strategy] = {
             "log class counts are added to the logits in training only (Ren et al., NeurIPS 2020)",
             _balanced_softmax,
             advice="Use balanced softmax.",
-            undo=times_prior,
             bends=True,
-            undo_code="(logits + prior.log()).softmax(1)",
             loss_code="steelyard.nn.BalancedSoftmaxLoss(counts)",
         ),
         Strategy(
@@ -208,9 +173,7 @@ STRATEGIES: dict[str, Strategy] = {
             "rows that are already right count less (Lin et al., ICCV 2017); not made for imbalance",
             _focal,
             advice="Use focal loss.",
-            undo=_unfocused,
             bends=True,
-            undo_code="undo_focal(logits, gamma=2.0)",
             loss_code="steelyard.nn.FocalLoss(gamma=2.0)",
         ),
     )

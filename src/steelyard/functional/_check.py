@@ -26,22 +26,25 @@ __all__ = [
     "per_row",
     "positive_counts",
     "refuse_unless_finite",
+    "refuse_unless_probabilities",
     "result_dtype",
     "row_values",
     "same_shape",
 ]
 
 
-def check_input(name: str, input: Any, meaning: str = "logits", *, classes: bool = True) -> None:
+def check_input(
+    name: str, input: Any, meaning: str = "logits", *, classes: bool = True, argument: str = "input"
+) -> None:
     """A floating-point tensor, with a class axis where ``classes`` are due."""
     if not isinstance(input, Tensor):
-        refuse(name, "input", f"a tensor of {meaning}", describe(input), error=TypeError)
+        refuse(name, argument, f"a tensor of {meaning}", describe(input), error=TypeError)
     if input.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        refuse(name, "input", f"a floating-point tensor of {meaning}, of 16 bits or more", input, error=TypeError)
+        refuse(name, argument, f"a floating-point tensor of {meaning}, of 16 bits or more", input, error=TypeError)
     if classes and input.dim() == 0:
-        refuse(name, "input", "of shape (C,), (N, C) or (N, C, d1, ...)", input)
+        refuse(name, argument, "of shape (C,), (N, C) or (N, C, d1, ...)", input)
     if classes and input.shape[class_dim(input)] == 0:
-        refuse(name, "input", "of at least one class", input)
+        refuse(name, argument, "of at least one class", input)
 
 
 def check_inplace(name: str, input: Any, inplace: Any) -> None:
@@ -135,6 +138,17 @@ def refuse_unless_finite(name: str, argument: str, values: Tensor, *, minus_infi
         position = tuple(bad.nonzero()[0].tolist())
         rule = "finite or -inf" if minus_infinity else "finite"
         refuse(name, argument, rule, f"{float(values[position])} at position {position}")
+
+
+def refuse_unless_probabilities(name: str, argument: str, values: Tensor, hint: str = "") -> None:
+    """Numbers in [0, 1], where reading them costs nothing."""
+    if not readable(values):
+        return
+    outside = ~((values >= 0) & (values <= 1))
+    if bool(outside.any()):
+        position = tuple(outside.nonzero()[0].tolist())
+        got = f"{float(values[position].detach()):g} at position {position}"
+        refuse(name, argument, "probabilities in [0, 1]", got, hint)
 
 
 def class_values(

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from steelyard import ops
-from steelyard._errors import refuse
-from steelyard._values import integer, readable
+from steelyard._values import integer
 from steelyard.functional._check import (
     check_index_or_distribution,
     check_input,
     class_values,
     element_values,
     per_row,
+    refuse_unless_probabilities,
     result_dtype,
     row_values,
     same_shape,
@@ -125,17 +125,7 @@ def binary_cross_entropy(
     check_input(name, input, "probabilities", classes=False)
     same_shape(name, input, target)
     check_reduction(name, reduction, denominator, empty)
-    if readable(input):
-        outside = ~((input >= 0) & (input <= 1))
-        if bool(outside.any()):
-            position = tuple(outside.nonzero()[0].tolist())
-            refuse(
-                name,
-                "input",
-                "probabilities in [0, 1]",
-                f"{float(input[position].detach()):g} at position {position}",
-                "Logits belong in binary_cross_entropy_with_logits.",
-            )
+    refuse_unless_probabilities(name, "input", input, "Logits belong in binary_cross_entropy_with_logits.")
     v = element_values(name, "weight", weight, input)
     dtype = ops.accumulation_dtype(input.dtype)
     # Of at least one axis: torch.func.jvp makes the float32 tangent of a 0-d tensor over a Python number float64.

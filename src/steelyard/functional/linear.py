@@ -13,7 +13,7 @@ from steelyard.functional._check import autocasting, check_input
 from steelyard.functional._family import softmax_family
 from steelyard.functional._reduce import Denominator
 
-__all__ = ["check_options", "linear_cross_entropy"]
+__all__ = ["check_options", "linear_cross_entropy", "linear_logits"]
 
 
 def linear_cross_entropy(
@@ -64,32 +64,7 @@ def linear_cross_entropy(
     """
     name = "linear_cross_entropy"
     check_options(name, options)
-    check_input(name, input, "features", classes=False)
-    for argument, value in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
-        if value is None and argument == "linear_bias":
-            continue
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            refuse(name, argument, "a floating-point tensor", describe(value), error=TypeError)
-        if value.device != input.device:
-            refuse(name, argument, f"on the device of 'input', {input.device}", f"one on {value.device}")
-        if value.dtype != input.dtype and not autocasting(input):
-            refuse(name, argument, f"of the dtype of 'input', {input.dtype}", value, error=TypeError)
-    if input.dim() not in (1, 2):
-        refuse(name, "input", "of shape (in,) or (N, in)", input)
-    if linear_weight.dim() < 2 or linear_weight.shape[-1] != input.shape[-1]:
-        refuse(
-            name, "linear_weight", f"of shape (C, {input.shape[-1]}) or (C, d1, ..., {input.shape[-1]})", linear_weight
-        )
-    outputs = linear_weight.shape[:-1]
-    if len(outputs) > 1 and input.dim() == 1:
-        refuse(name, "input", f"batched, (N, {input.shape[0]}), where 'linear_weight' has d1, ...", input)
-    if linear_bias is not None and linear_bias.shape != outputs:
-        refuse(name, "linear_bias", f"of shape {tuple(outputs)}", linear_bias)
-    logits = torch.nn.functional.linear(
-        input,
-        linear_weight.reshape(math.prod(outputs), linear_weight.shape[-1]),
-        None if linear_bias is None else linear_bias.reshape(-1),
-    ).reshape(input.shape[:-1] + outputs)
+    logits = linear_logits(name, input, linear_weight, linear_bias)
     if ignore_index is not None and isinstance(target, Tensor) and target.is_floating_point():
         refuse(
             name,
@@ -111,6 +86,36 @@ def linear_cross_entropy(
         denominator=denominator,
         empty=empty,
     )
+
+
+def linear_logits(name: str, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
+    """The layer's output ``(N, C, d1, ...)`` or ``(C,)``, once features, weight and bias fit one another."""
+    check_input(name, input, "features", classes=False)
+    for argument, value in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
+        if value is None and argument == "linear_bias":
+            continue
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            refuse(name, argument, "a floating-point tensor", describe(value), error=TypeError)
+        if value.device != input.device:
+            refuse(name, argument, f"on the device of 'input', {input.device}", f"one on {value.device}")
+        if value.dtype != input.dtype and not autocasting(input):
+            refuse(name, argument, f"of the dtype of 'input', {input.dtype}", value, error=TypeError)
+    if input.dim() not in (1, 2):
+        refuse(name, "input", "of shape (in,) or (N, in)", input)
+    if linear_weight.dim() < 2 or linear_weight.shape[-1] != input.shape[-1]:
+        refuse(
+            name, "linear_weight", f"of shape (C, {input.shape[-1]}) or (C, d1, ..., {input.shape[-1]})", linear_weight
+        )
+    outputs = linear_weight.shape[:-1]
+    if len(outputs) > 1 and input.dim() == 1:
+        refuse(name, "input", f"batched, (N, {input.shape[0]}), where 'linear_weight' has d1, ...", input)
+    if linear_bias is not None and linear_bias.shape != outputs:
+        refuse(name, "linear_bias", f"of shape {tuple(outputs)}", linear_bias)
+    return torch.nn.functional.linear(
+        input,
+        linear_weight.reshape(math.prod(outputs), linear_weight.shape[-1]),
+        None if linear_bias is None else linear_bias.reshape(-1),
+    ).reshape(input.shape[:-1] + outputs)
 
 
 def check_options(name: str, options: Any) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from steelyard import weights
-from steelyard._errors import refuse
+from steelyard._errors import NotInvertibleError, refuse
 from steelyard._values import numbers
 from steelyard.functional._check import check_inplace, positive_counts, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, check_reduction
+from steelyard.functional.inverse import CALIBRATE
 
 __all__ = ["CountedLoss", "Loss", "WeightedLoss"]
 
@@ -81,6 +82,21 @@ class Loss(nn.Module):
             if per_class and here is not None and other not in self.elementwise and here.shape != given.shape:
                 refuse(function, name, f"of shape {tuple(here.shape)}, one number for each class",
                        f"shape {tuple(given.shape)}")  # fmt: skip
+
+    def posterior(self, logits: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """The probabilities that this loss has bent the network's output away from, where there is a way back.
+
+        Args:
+            logits: What ``forward`` takes as its input.
+            prior: Class shares, or counts, where the probabilities are to hold; ``None``: where the network was
+                trained.
+            train_prior: Class shares, or counts, of the rows as training drew them. Goes with ``prior``.
+
+        Raises:
+            NotInvertibleError: here always; the losses of this library have their own.
+        """
+        name = type(self).__name__
+        refuse(f"{name}.posterior", "self", "a loss with a known inverse", name, CALIBRATE, error=NotInvertibleError)
 
     def extra_repr(self) -> str:
         """The statistics by their shape, then the settings, of those that PyTorch lacks only what is not usual."""

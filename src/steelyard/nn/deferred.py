@@ -67,6 +67,10 @@ class DeferredReweighting(nn.Module):
         result: Tensor = self.loss(input, target, sample_weight=sample_weight, denominator=denominator)
         return result
 
+    def posterior(self, logits: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """The probabilities behind the logits: as the loss says, with its weights if they act in this epoch."""
+        return self.loss.posterior(logits, prior, train_prior=train_prior)
+
     def get_extra_state(self) -> int:
         """The epoch, so that a resumed run goes on where it was."""
         return self.epoch

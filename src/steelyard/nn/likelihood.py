@@ -9,6 +9,7 @@ from torch import Tensor
 from steelyard import functional
 from steelyard._values import integer
 from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.functional.inverse import bce_inverse, softmax_inverse
 from steelyard.nn._base import Loss, WeightedLoss
 from steelyard.nn.sigmoid import row_by_row
 
@@ -66,6 +67,31 @@ class NLLLoss(WeightedLoss):
             empty=self.empty,  # type: ignore[arg-type]  # checked by the constructor
         )
 
+    def posterior(self, input: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """Class probabilities from the log-probabilities of a network that this loss has trained.
+
+        ``exp(input)/weight``, renormalised: a log-softmax at the network's end makes this loss cross entropy.
+
+        Args:
+            input: What ``forward`` takes: log-probabilities, float, ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``. Logits
+                give the same.
+            prior, train_prior: As for :meth:`CrossEntropyLoss.posterior`.
+
+        Returns:
+            Probabilities along the class axis, shape of ``input``, float32 or float64.
+
+        Raises:
+            NotInvertibleError: a weight ≤ 0. TypeError, ValueError: dtypes, shapes.
+
+        Example:
+            >>> NLLLoss(weight=[1.0, 9.0]).posterior(torch.tensor([[0.5, 0.5]]).log())
+            tensor([[0.9000, 0.1000]])
+        """
+        return softmax_inverse(
+            "NLLLoss.posterior", input, argument="input", meaning="log-probabilities",
+            prior=prior, train_prior=train_prior, weight=self._acting(self.weight),
+        )  # fmt: skip
+
 
 class BCELoss(Loss):
     """:func:`steelyard.functional.binary_cross_entropy` as a module, with the constructor of ``torch.nn.BCELoss``.
@@ -113,3 +139,25 @@ class BCELoss(Loss):
             denominator=self._divisor(denominator),
             empty=self.empty,  # type: ignore[arg-type]  # checked by the constructor
         )
+
+    def posterior(self, input: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """The probabilities themselves, which this loss leaves as they are; with ``prior``, shifted to it.
+
+        ``weight`` weighs both answers alike and moves nothing.
+
+        Args:
+            input: What ``forward`` takes: probabilities in [0, 1], float, any shape.
+            prior, train_prior: As for :meth:`BCEWithLogitsLoss.posterior`.
+
+        Returns:
+            Probabilities that the answer is yes, shape of ``input``, float32 or float64.
+
+        Raises:
+            NotInvertibleError: a weight ≤ 0. ValueError: a probability outside [0, 1]. TypeError, ValueError: dtypes,
+            shapes.
+
+        Example:
+            >>> BCELoss().posterior(torch.tensor([0.5]), prior=0.02, train_prior=0.5)
+            tensor([0.0200])
+        """
+        return bce_inverse("BCELoss.posterior", input, prior, train_prior, self._acting(self.weight))

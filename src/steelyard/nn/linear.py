@@ -11,7 +11,7 @@ from steelyard import functional
 from steelyard._errors import describe, refuse
 from steelyard._values import integer
 from steelyard.functional._reduce import Denominator
-from steelyard.functional.linear import check_options
+from steelyard.functional.linear import check_options, linear_logits
 from steelyard.nn._base import WEIGHT_OPTIONS, WeightedLoss
 from steelyard.nn.softmax import CrossEntropyLoss, SoftmaxLoss
 
@@ -101,15 +101,40 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
     ) -> Tensor:
         """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
-        shape = (self.num_classes, *self.out_features)
+        weight, bias = self._layer()
         options = self._options(sample_weight, denominator)
         del options["smooth_weight"], options["inplace_gradient"]  # its logits are its own
         return functional.linear_cross_entropy(
             input,
-            self.linear.weight.reshape(*shape, self.linear.in_features),
+            weight,
             target,
-            linear_bias=None if self.linear.bias is None else self.linear.bias.reshape(shape),
+            linear_bias=bias,
             options=self.options,
             logit_offset=self.logit_offset,
             **options,
         )
+
+    def posterior(self, input: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """Class probabilities from features, by way of the layer inside; else as :meth:`CrossEntropyLoss.posterior`.
+
+        Args:
+            input: What ``forward`` takes: features, float, ``(in,)`` or ``(N, in)``.
+            prior, train_prior: As for :meth:`CrossEntropyLoss.posterior`.
+
+        Returns:
+            Probabilities along the class axis, ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``: the logits are made here.
+
+        Raises:
+            NotInvertibleError: settings that leave no way back. TypeError, ValueError: dtypes, shapes.
+        """
+        return super().posterior(linear_logits("LinearCrossEntropyLoss.posterior", input, *self._layer()), prior,
+                                 train_prior=train_prior)  # fmt: skip
+
+    def _layer(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the layer, in the shape of its outputs."""
+        shape = (self.num_classes, *self.out_features)
+        bias = None if self.linear.bias is None else self.linear.bias.reshape(shape)
+        return self.linear.weight.reshape(*shape, self.linear.in_features), bias
+
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        return {"logit_offset": self.logit_offset}

@@ -11,6 +11,7 @@ from steelyard._errors import refuse
 from steelyard._values import integer, number
 from steelyard.functional._check import as_values, check_input, element_values, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.functional.inverse import sigmoid_inverse
 from steelyard.functional.sigmoid import focal_alpha
 from steelyard.nn._base import Loss
 
@@ -81,6 +82,42 @@ class _SigmoidLoss(Loss):
             "empty": self.empty,
             "inplace_gradient": self.inplace_gradient,
         }
+
+    def posterior(self, logits: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """Probabilities of each element from the logits of a network that this loss has trained.
+
+        Its weights, focusing and clip taken back out, as :func:`steelyard.posterior.sigmoid_posterior` says, which
+        describes arguments, result and errors.
+
+        Args:
+            logits: The network's raw output, float, any shape.
+            prior: Share of positives where the probabilities are to hold, in (0, 1), a number or one for each class.
+                ``None``: where the network was trained.
+            train_prior: Share of positives in the rows as training drew them. Goes with ``prior``.
+
+        Returns:
+            Probabilities that the answer is yes, shape of ``logits``, float32 or float64.
+
+        Raises:
+            NotInvertibleError: settings that leave no way back. TypeError, ValueError: dtypes, shapes.
+
+        Example:
+            >>> BCEWithLogitsLoss(pos_weight=[49.0]).posterior(torch.tensor([0.0, 3.0]))
+            tensor([0.0200, 0.2907])
+        """
+        return sigmoid_inverse(
+            f"{type(self).__name__}.posterior",
+            logits,
+            prior=prior,
+            train_prior=train_prior,
+            weight=self._acting(self.weight),
+            pos_weight=self._acting(self.pos_weight),
+            **self._bend(),
+        )
+
+    def _bend(self) -> dict[str, Any]:
+        """What else of the formula this loss sets, as :func:`sigmoid_inverse` takes it."""
+        raise NotImplementedError
 
 
 def row_by_row(name: str, weight: Tensor | None, sample_weight: Any, input: Tensor) -> Any:
@@ -162,6 +199,9 @@ class BCEWithLogitsLoss(_SigmoidLoss):
             **self._options(input, sample_weight, denominator),
         )
 
+    def _bend(self) -> dict[str, Any]:
+        return {"gamma_pos": self.gamma_pos, "gamma_neg": self.gamma_neg, "clip": self.clip, "alpha": self.alpha}
+
 
 class SigmoidFocalLoss(_SigmoidLoss):
     """:func:`steelyard.functional.sigmoid_focal_loss` as a module; its mean is the default, as for every module.
@@ -206,6 +246,9 @@ class SigmoidFocalLoss(_SigmoidLoss):
         return functional.sigmoid_focal_loss(
             input, target, self.alpha, self.gamma, **self._options(input, sample_weight, denominator)
         )
+
+    def _bend(self) -> dict[str, Any]:
+        return {"gamma_pos": self.gamma, "gamma_neg": self.gamma, "alpha": self.alpha}
 
 
 class AsymmetricLoss(_SigmoidLoss):
@@ -258,3 +301,6 @@ class AsymmetricLoss(_SigmoidLoss):
             self.clip,
             **self._options(input, sample_weight, denominator),
         )
+
+    def _bend(self) -> dict[str, Any]:
+        return {"gamma_pos": self.gamma_pos, "gamma_neg": self.gamma_neg, "clip": self.clip}

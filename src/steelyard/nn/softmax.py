@@ -9,8 +9,11 @@ from torch import Tensor
 from steelyard import functional
 from steelyard._errors import choice, refuse
 from steelyard._values import integer, number
+from steelyard.functional._check import check_input
 from steelyard.functional._family import SMOOTH_WEIGHT
 from steelyard.functional._reduce import Denominator, legacy_reduction
+from steelyard.functional.inverse import softmax_inverse
+from steelyard.functional.softmax import ldam_margins, log_prior
 from steelyard.nn._base import CountedLoss, Loss, WeightedLoss
 
 __all__ = [
@@ -61,6 +64,46 @@ class SoftmaxLoss(Loss):
             "empty": self.empty,
             "inplace_gradient": self.inplace_gradient,
         }
+
+    def posterior(self, logits: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """Class probabilities from the logits of a network that this loss has trained.
+
+        Its weights, offsets, margins, smoothing and focusing taken back out, as
+        :func:`steelyard.posterior.softmax_posterior` says, which describes arguments, result and errors.
+
+        Args:
+            logits: The network's raw output, float, ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``.
+            prior: Class shares, or counts, where the probabilities are to hold, ≥ 0, ``(C,)``. ``None``: where the
+                network was trained.
+            train_prior: Class shares, or counts, of the rows as training drew them, > 0, ``(C,)``. Goes with ``prior``.
+                A loss that holds counts takes them for whichever of the two is left out.
+
+        Returns:
+            Probabilities along the class axis, shape of ``logits``, float32 or float64.
+
+        Raises:
+            NotInvertibleError: settings that leave no way back. TypeError, ValueError: dtypes, shapes.
+
+        Example:
+            >>> CrossEntropyLoss(weight=[1.0, 9.0]).posterior(torch.tensor([[0.0, 0.0]]))
+            tensor([[0.9000, 0.1000]])
+        """
+        name = f"{type(self).__name__}.posterior"
+        check_input(name, logits, argument="logits")
+        return softmax_inverse(
+            name,
+            logits,
+            prior=prior,
+            train_prior=train_prior,
+            weight=self._acting(self.weight),
+            label_smoothing=self.label_smoothing,
+            smooth_weight=self.smooth_weight,
+            **self._bend(name, logits),
+        )
+
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        """What else of the formula this loss sets, as :func:`softmax_inverse` takes it."""
+        return {}
 
 
 class CrossEntropyLoss(SoftmaxLoss, WeightedLoss):
@@ -125,6 +168,9 @@ class CrossEntropyLoss(SoftmaxLoss, WeightedLoss):
             **self._options(sample_weight, denominator),
         )
 
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        return {"logit_offset": self.logit_offset, "margin": self.margin, "gamma": self.gamma}
+
 
 class FocalLoss(SoftmaxLoss, WeightedLoss):
     """:func:`steelyard.functional.focal_loss` as a module.
@@ -170,10 +216,20 @@ class FocalLoss(SoftmaxLoss, WeightedLoss):
         """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
         return functional.focal_loss(input, target, gamma=self.gamma, **self._options(sample_weight, denominator))
 
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        return {"gamma": self.gamma}
+
 
 class _CountedSoftmaxLoss(SoftmaxLoss, CountedLoss):
     statistics = ("counts", "weight")
     counts: Tensor
+
+    def posterior(self, logits: Tensor, prior: Any = None, *, train_prior: Any = None) -> Tensor:
+        """As :meth:`CrossEntropyLoss.posterior`; the counts stand in for whichever of the two priors is left out."""
+        if (prior is None) != (train_prior is None):
+            prior = self.counts if prior is None else prior
+            train_prior = self.counts if train_prior is None else train_prior
+        return super().posterior(logits, prior, train_prior=train_prior)
 
 
 class BalancedSoftmaxLoss(_CountedSoftmaxLoss):
@@ -216,6 +272,9 @@ class BalancedSoftmaxLoss(_CountedSoftmaxLoss):
     ) -> Tensor:
         """The loss; ``sample_weight`` and ``denominator`` as for the function, the latter before the constructor's."""
         return functional.balanced_softmax_loss(input, target, self.counts, **self._options(sample_weight, denominator))
+
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        return {"logit_offset": log_prior(name, self.counts, logits)}
 
 
 class LogitAdjustedLoss(_CountedSoftmaxLoss):
@@ -265,6 +324,9 @@ class LogitAdjustedLoss(_CountedSoftmaxLoss):
         return functional.logit_adjusted_loss(
             input, target, self.counts, self.tau, **self._options(sample_weight, denominator)
         )
+
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        return {"logit_offset": log_prior(name, self.counts, logits) * self.tau}
 
 
 class LDAMLoss(_CountedSoftmaxLoss):
@@ -319,3 +381,7 @@ class LDAMLoss(_CountedSoftmaxLoss):
         return functional.ldam_loss(
             input, target, self.counts, self.max_margin, self.scale, **self._options(sample_weight, denominator)
         )
+
+    def _bend(self, name: str, logits: Tensor) -> dict[str, Any]:
+        margins = ldam_margins(name, self.counts, self.max_margin, logits)
+        return {"margin": margins * self.scale, "scale": self.scale}
