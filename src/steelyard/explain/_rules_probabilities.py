@@ -140,7 +140,7 @@ def accuracy_hides(setup: Setup) -> Said:
     counts = torch.bincount(labels, minlength=p.shape[1]).double()
     often = int(counts.argmax())
     majority = float(counts[often]) / len(p)
-    if majority < 0.9 or int((counts > 0).sum()) < 2:
+    if majority <= 0.9 or int((counts > 0).sum()) < 2:
         return None
     if setup.threshold is not None and p.shape[1] == 2:
         decided = (p[:, 1] >= setup.threshold).long()

@@ -313,8 +313,8 @@ def still_in_the_softmax(setup: Setup) -> Said:
     "Weights of another device or dtype",
     symptom="RuntimeError: expected scalar type Float but found Double; or: expected all tensors to be on the same "
     "device.",
-    reason="numpy gives float64, and a tensor passed to a function does not move with the model. PyTorch's losses "
-    "convert neither.",
+    reason="numpy gives float64, and a tensor passed to a function does not move with the model. PyTorch's "
+    "cross_entropy and nll_loss convert neither.",
     fine="steelyard's losses cast weights once; a module moves its buffers with `.to(device)`. Under autocast PyTorch "
     "takes float32 weights beside half-precision logits.",
     example="""
@@ -336,10 +336,10 @@ def device_and_dtype(setup: Setup) -> Said:
                 f"Move the loss with the model: loss.to(device); in a function call, {name}.to(input.device).",
             )
         narrow = setup.input.dtype in (torch.float16, torch.bfloat16) and value.dtype == torch.float32
-        if setup.settings.torch and value.dtype != setup.input.dtype and not narrow:
+        if setup.settings.torch and setup.exclusive and value.dtype != setup.input.dtype and not narrow:
             given, wanted = (str(d).removeprefix("torch.") for d in (value.dtype, setup.input.dtype))
             return (
-                f"'{name}' is {given}, the input {wanted}: PyTorch's losses do not convert weights.",
+                f"'{name}' is {given}, the input {wanted}: PyTorch's {setup.settings.name} does not convert weights.",
                 f"Pass {name}.to(input.dtype), or use steelyard.nn, which casts weights itself.",
             )
     return None
