@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steelyard.explain._rows import IGNORED
 from steelyard.explain._signs import are_log_probabilities, are_probabilities, perfect_row
 from steelyard.explain._words import number, percent, plural, summed
 from steelyard.information import entropy
@@ -254,7 +253,7 @@ def ignored(found: Explanation) -> str | None:
     if not out or not found.kept:
         return None
     return (
-        f"{out:,} of {plural(len(found.rows.loss), found.noun)} are ignored (target "
+        f"{out:,} of {plural(len(found.rows.loss), found.noun)} {'is' if out == 1 else 'are'} ignored (target "
         f"{found.call.options['ignore_index']}): they count neither in the sum nor in what divides it."
     )
 
@@ -367,8 +366,11 @@ def concentrated(found: Explanation) -> str | None:
     groups = found.rows.group[strongest]
     most = int(groups.mode().values)
     share = float((groups == most).double().mean())
-    kind = f", {percent(share)} of them of '{found._label(most)}'" if most != IGNORED else ""
-    return f"{plural(half, found.noun)} of {found.kept:,} carry half of the gradient{kind}."
+    kind = f"class {most}" if found.call.settings.exclusive else f"answer '{found._label(most)}'"
+    return (
+        f"{half:,} of {plural(found.kept, found.noun)} {'carries' if half == 1 else 'carry'} half of the gradient, "
+        f"{percent(share)} of them of {kind}."
+    )
 
 
 REASONS: tuple[Reason, ...] = (
