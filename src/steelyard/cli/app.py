@@ -199,10 +199,11 @@ def explain(
     with exit_codes(debug, bad_input=(ValueError, TypeError, IndexError, OSError)):
         import functools
 
-        from steelyard import check, functional
-        from steelyard import explain as library
+        from steelyard import functional
         from steelyard.cli import show
         from steelyard.cli.predictions import numbers_of, read_predictions
+        from steelyard.explain import check
+        from steelyard.explain import explain as library
 
         found = read_predictions(file, target or (), logits or (), sample_weight, loss)
         given: dict[str, Any] = {

@@ -360,8 +360,7 @@ class Explanation:
             >>> loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(5.0))
             >>> one = explain(loss, torch.tensor([0.5, 1.5]), torch.tensor([1.0, 0.0]))
             >>> two = explain(loss, torch.tensor([1.5, 0.5]), torch.tensor([0.0, 1.0]))
-            >>> print(one.compare(two))
-            2.0359 and 2.0359: the same
+            >>> print(one.compare(two).reasons[0])
             Both batches hold the same 2 elements in another order (element 0 here is element 1 there), and a mean does
             not look at order.
         """

@@ -31,7 +31,7 @@ print(check(loss=nn.CrossEntropyLoss(), input=rows))
 )
 def softmax_twice(setup: Setup) -> Said:
     """Probabilities for logits; anything but log-probabilities for nll_loss."""
-    input = setup.input
+    input = setup.input_values
     if setup.settings is None or input is None or not input.is_floating_point() or not input.numel():
         return None
     name, takes = setup.settings.name, setup.option_input
@@ -108,7 +108,7 @@ print(check(loss=nn.CrossEntropyLoss(), input=torch.zeros(3, 3), target=torch.te
 )
 def labels_out_of_range(setup: Setup) -> Said:
     """Targets outside [0, C), or [0, 1]."""
-    target, ignored = setup.target, setup.option("ignore_index")
+    target, ignored = setup.target_values, setup.option("ignore_index")
     if target is None or not target.numel() or target.is_complex():
         return None
     if setup.elementwise:
@@ -235,7 +235,7 @@ def wrong_kind(setup: Setup) -> Said:
             "stand for labels.",
             f"Use target.argmax({dim}), or target.float() for probabilities.",
         )
-    return _no_distribution(target, dim)
+    return None if target.is_meta else _no_distribution(target, dim)
 
 
 def _no_distribution(target: Tensor, dim: int) -> Said:

@@ -57,7 +57,7 @@ def answers(setup: Setup) -> tuple[Tensor, Tensor] | None:
         return setup.counts.positives.double(), setup.counts.negatives.double()
     if setup.natural is not None:
         return (setup.natural[1:], setup.natural[:1]) if len(setup.natural) == 2 else None
-    target = setup.target
+    target = setup.target_values
     if not setup.elementwise or target is None or target.dim() not in (1, 2) or target.numel() < 20:
         return None
     t = target.cpu().double().reshape(len(target), -1)

@@ -51,7 +51,7 @@ print(check(loss=Focal(), input=torch.tensor([[0.0, 2.0], [1.0, 0.0]]), target=t
 )
 def focal_on_weighted(setup: Setup) -> Said:
     """A loss that behaves as (1 − p^w)^γ and not as (1 − p)^γ."""
-    own, input, target = _own(setup), setup.input, setup.target
+    own, input, target = _own(setup), setup.input_values, setup.target_values
     if own is None or input is None or target is None or input.dim() != 2 or target.shape != input.shape[:1]:
         return None
     gamma, weights = own

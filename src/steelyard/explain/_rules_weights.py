@@ -27,7 +27,7 @@ def spread_of_weights(setup: Setup) -> tuple[Tensor, Tensor] | None:
         return torch.cat([p.reshape(-1).expand_as(positives), torch.ones_like(negatives)]), torch.cat(
             [positives, negatives]
         )
-    target = setup.target
+    target = setup.target_values
     if target is None or w is None:
         return None
     if setup.exclusive and not target.is_floating_point():
@@ -67,7 +67,7 @@ print(check(loss=loss, target=target, accumulation_steps=2))
 )
 def mean_of_means(setup: Setup) -> Said:
     """Pieces with denominators of their own."""
-    rule_name, target = setup.option("denominator"), setup.target
+    rule_name, target = setup.option("denominator"), setup.target_values
     if setup.shards == 1 or setup.option("reduction") != "mean" or not isinstance(rule_name, str):
         return None
     soft = setup.exclusive and target is not None and target.is_floating_point()
@@ -110,12 +110,13 @@ def _mass(target: Tensor, weights: Tensor | None, ignored: Any) -> float:
 
 def _values(setup: Setup) -> str:
     """The mean of the means and the mean, where the batch is there to compute them."""
-    if setup.input is None or setup.target is None or setup.input.shape[:1] != setup.target.shape[:1]:
+    input, target = setup.input_values, setup.target_values
+    if input is None or target is None or input.shape[:1] != target.shape[:1]:
         return ""
     try:
         with torch.no_grad():
-            whole = float(setup.loss(setup.input, setup.target))
-            parts = zip(setup.input.tensor_split(setup.shards), setup.target.tensor_split(setup.shards), strict=True)
+            whole = float(setup.loss(input, target))
+            parts = zip(input.tensor_split(setup.shards), target.tensor_split(setup.shards), strict=True)
             mean = math.fsum(float(setup.loss(*part)) for part in parts) / setup.shards
     except (TypeError, ValueError, IndexError, RuntimeError):  # what is wrong with the batch is for other rules to say
         return ""
@@ -138,7 +139,7 @@ print(check(loss=loss, target=mixed))
 )
 def weights_with_probabilities(setup: Setup) -> Said:
     """A mean over N that is weighted all the same."""
-    target, w = setup.target, setup.weight
+    target, w = setup.target_values, setup.weight
     if not setup.exclusive or target is None or w is None or not target.is_floating_point() or target.dim() < 1:
         return None
     if setup.option("reduction") != "mean" or setup.option("denominator") != "torch":
@@ -294,8 +295,9 @@ def still_in_the_softmax(setup: Setup) -> Said:
         return None
     named = ", ".join(f"{c} ({why})" for c, why in out.items())
     measured = ""
-    if setup.input is not None and setup.input.dim() > 1 and setup.option_input == "logits" and setup.input.numel():
-        wide = setup.input.cpu().double().softmax(1).movedim(1, -1)
+    input = setup.input_values
+    if input is not None and input.dim() > 1 and setup.option_input == "logits" and input.numel():
+        wide = input.cpu().double().softmax(1).movedim(1, -1)
         share = float(wide[..., list(out)].sum(-1).mean())
         measured = f"; in this batch it gets {percent(share)} of the probability"
     word = "Classes" if len(out) > 1 else "Class"

@@ -91,14 +91,12 @@ def sampling_of(given: Any) -> Sampling | None:
     if isinstance(given, tuple | list) and len(given) == 2:
         intended, given = given
     rows, held_out = None, None
-    loader = given
     if isinstance(given, DataLoader):
         rows, held_out = _length(given.dataset), _held_out(given.dataset)
-        given = given.sampler if given.batch_sampler is None or type(given.batch_sampler) is BatchSampler else (
-            given.batch_sampler)  # fmt: skip
+        given = given.sampler if given.batch_sampler is None else given.batch_sampler
     while isinstance(given, BatchSampler) and hasattr(given, "sampler"):
         given = given.sampler
-    if intended is not None and intended is not loader:
+    if intended is not None:
         inner = sampling_of(intended)
         intended = inner.sampler if inner is not None else intended
     if not hasattr(given, "__iter__"):

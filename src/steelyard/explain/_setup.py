@@ -50,6 +50,16 @@ class Setup:
     world_size: int
 
     @property
+    def input_values(self) -> Tensor | None:
+        """The input, where it holds numbers: on the meta device there is nothing but a shape."""
+        return None if self.input is None or self.input.is_meta else self.input
+
+    @property
+    def target_values(self) -> Tensor | None:
+        """The target, where it holds numbers."""
+        return None if self.target is None or self.target.is_meta else self.target
+
+    @property
     def shards(self) -> int:
         """Pieces whose means are averaged for one step."""
         return self.accumulation_steps * self.world_size
