@@ -63,7 +63,7 @@ def test_inspect(data: Path) -> None:
     found = json.loads(run("inspect", data, "-t", "y", "--json", "--drop", "c").stdout)
     assert set(found) == {
         "data", "rows", "target", "classes", "imbalance_ratio", "majority_accuracy", "duplicates", "columns",
-        "observations",
+        "observations", "findings",
     }  # fmt: skip
     assert [c["label"] for c in found["classes"]] == ["no", "yes"]
     assert {c["name"]: c["role"] for c in found["columns"]} == {"x": "number", "c": "unused", "y": "target"}
@@ -199,7 +199,7 @@ def test_quiet_prints_nothing(data: Path, tmp_path: Path) -> None:
 def test_json_is_all_there_is_on_standard_output(data: Path) -> None:
     done = command("compare", data, "--target", "y", *QUICK, "--json")
     assert done.returncode == 0
-    assert json.loads(done.stdout)["format"] == 1
+    assert json.loads(done.stdout)["format"] == 2
 
 
 BAD = {

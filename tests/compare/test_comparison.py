@@ -57,9 +57,9 @@ def keys(value: Any) -> Any:
 def test_the_layout_of_the_json_stands(comparison: Comparison) -> None:
     """A change here is a new ``format``."""
     report = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
-    assert report["format"] == 1
+    assert report["format"] == 2
     assert set(report) == {
-        "format", "data", "settings", "baselines", "strategies", "recommendation", "python", "versions"
+        "format", "data", "settings", "baselines", "strategies", "recommendation", "findings", "python", "versions"
     }  # fmt: skip
     assert set(report["data"]) == {
         "name", "target", "rows", "classes", "imbalance_ratio", "duplicates", "kept_together", "columns", "notes"

@@ -99,6 +99,7 @@ def inspection(found: Inspection) -> None:
     console.print(table)
     console.print()
     _bullets(console, data["observations"])
+    _findings(console, found.findings)
 
 
 def _bullets(console: Console, lines: Sequence[str]) -> None:
@@ -119,7 +120,7 @@ def _findings(console: Console, findings: Findings) -> None:
     """What ``check`` found, or nothing."""
     if not findings:
         return
-    console.print("\nLooks like a mistake:")
+    console.print("\nTo look at (docs/findings.md says why):")
     grid = Table.grid(padding=(0, 1))
     for finding in findings:
         grid.add_row(f"[{SEVERE[finding.severity]}]{finding.code}[/]", escape(finding.message))
@@ -235,6 +236,7 @@ def comparison(found: Comparison, written: Sequence[str], *, code: bool = False)
         _bullets(console, [cost.replace("`", "") for cost in advice.costs])
     console.print("About the data:")
     _bullets(console, found.observations)
+    _findings(console, found.findings)
     console.print()
     for path in written:
         console.print(escape(path), soft_wrap=True)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 
 from steelyard._version import __version__
 from steelyard.compare.evaluate import METRICS
@@ -22,10 +23,12 @@ from steelyard.compare.splits import make_splits
 from steelyard.compare.strategies import ALWAYS, STRATEGIES
 from steelyard.compare.table import Table, load
 from steelyard.compare.train import Recipe, quiet_threads
+from steelyard.counts import ClassCounts
+from steelyard.explain import Findings, check
 
 __all__ = ["Comparison", "Settings", "compare"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of ``report.json``."""
 
 GOALS = tuple(name for name in METRICS if name != "log_loss_undone")
@@ -82,6 +85,16 @@ class Comparison:
         """What stands out in the data, the same sentences that :func:`inspect` gives."""
         return Inspection(self.table, self.duplicates).observations
 
+    @property
+    def findings(self) -> Findings:
+        """What :func:`steelyard.check` says of the recommended remedy: its loss, and what its network says."""
+        chosen = next(o for o in self.outcomes if o.strategy.name == self.recommendation.strategy)
+        loss = chosen.strategy.training(torch.from_numpy(self.table.counts)).loss
+        judged = None if chosen.strategy.tuned else chosen.probabilities  # tuned cut-offs are no argmax
+        counts = ClassCounts(self.table.words, self.table.counts)
+        labels = np.array(self.table.words)[self.table.target]
+        return check(loss=loss, counts=counts, labels=labels, probabilities=judged)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain values, ready for JSON. The same data, options and versions give the same values."""
         table, scores = self.table, self.scores
@@ -126,6 +139,7 @@ class Comparison:
             "baselines": self.baselines,
             "strategies": strategies,
             "recommendation": self.recommendation.to_dict(),
+            "findings": self.findings.to_dict(),
             "python": self.python,
             "versions": versions(),
         }

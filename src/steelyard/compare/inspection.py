@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from steelyard.compare.table import Table, group_rows, load
+from steelyard.counts import ClassCounts
+from steelyard.explain import Findings, check
 
 __all__ = ["Duplicates", "Inspection", "find_duplicates", "inspect"]
 
@@ -103,6 +105,14 @@ class Inspection:
             said.append(f"Missing values: {', '.join(missing)}. They are filled in, and a column says where.")
         return said + list(table.notes)
 
+    @property
+    def findings(self) -> Findings:
+        """What :func:`steelyard.check` says of the classes."""
+        return check(
+            counts=ClassCounts(self.table.words, self.table.counts),
+            labels=np.array(self.table.words)[self.table.target],
+        )
+
     def _equal_rows_together(self) -> bool:
         alike = group_rows(self.table.features)
         pairs = np.unique(np.stack([alike, self.table.groups]), axis=1)
@@ -121,6 +131,7 @@ class Inspection:
             "duplicates": self.duplicates.to_dict(),
             "columns": [column.to_dict() for column in table.columns],
             "observations": self.observations,
+            "findings": self.findings.to_dict(),
         }
 
 

@@ -154,7 +154,7 @@ def counted_elsewhere(setup: Setup) -> Said:
         if odd is not None:
             shares = percent(float(m[odd] / m.sum())), percent(float(n[odd] / n.sum()))
             even = " They are even, as after resampling." if spread(m) < 1.2 <= spread(n[n > 0]) else ""
-            return f"{name} give class {odd} a share of {shares[0]}, {what} {shares[1]}.{even}", fix
+            return f"{name} give class {setup.named(odd)} a share of {shares[0]}, {what} {shares[1]}.{even}", fix
     return _upside_down(setup, n, what, fix)
 
 
@@ -181,9 +181,9 @@ def _upside_down(setup: Setup, n: Tensor, what: str, fix: str) -> Said:
         if bool(worse.any()):
             often = int(torch.where(worse, w, -1.0).argmax())
             return (
-                f"Class {rare} has {number(float(n[rare]))} rows and weight {number(float(w[rare]))}, class {often} "
-                f"has {number(float(n[often]))} and weight {number(float(w[often]))}: the weights are not those of "
-                f"{what}.",
+                f"Class {setup.named(rare)} has {number(float(n[rare]))} rows and weight {number(float(w[rare]))}, "
+                f"class {setup.named(often)} has {number(float(n[often]))} and weight {number(float(w[often]))}: the "
+                f"weights are not those of {what}.",
                 fix + " Or they are in another order: position i is the weight of counts.classes[i].",
             )
     return None

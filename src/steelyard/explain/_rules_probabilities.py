@@ -82,8 +82,8 @@ def taken_at_their_word(setup: Setup) -> Said:
     if isinstance(off, tuple):
         worst, mean, share, where = off
         said.append(
-            f"The probabilities of class {worst} average {percent(mean)}, its share {where} is {percent(share)}: "
-            f"training with {_causes(setup)} has bent them."
+            f"The probabilities of class {setup.named(worst)} average {percent(mean)}, its share {where} is "
+            f"{percent(share)}: training with {_causes(setup)} has bent them."
         )
     elif setup.probabilities is not None and spread(bend) >= BENT:
         said.append(f"Training with {_causes(setup)} bends the odds by up to {number(spread(bend))}.")
@@ -154,8 +154,9 @@ def accuracy_hides(setup: Setup) -> Said:
         return None
     worst = int(torch.where(counts > 0, recall, torch.inf).argmin())
     return (
-        f"Accuracy is {percent(accuracy)}, and always answering class {often} is right for {percent(majority)}; of "
-        f"class {worst} the model finds {percent(float(recall[worst]))} ({number(float(hits[worst]))} of "
-        f"{number(float(counts[worst]))} rows), and balanced accuracy is {percent(balanced)}.",
+        f"Accuracy is {percent(accuracy)}, and always answering class {setup.named(often)} is right for "
+        f"{percent(majority)}; of class {setup.named(worst)} the model finds {percent(float(recall[worst]))} "
+        f"({number(float(hits[worst]))} of {number(float(counts[worst]))} rows), and balanced accuracy is "
+        f"{percent(balanced)}.",
         "Judge by balanced accuracy, macro-F1 or average precision, and choose the cut-off for what mistakes cost.",
     )

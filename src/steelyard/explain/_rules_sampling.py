@@ -59,9 +59,9 @@ def sampler_and_weights(setup: Setup) -> Said:
     if by_sampler < CORRECTS or by_loss < CORRECTS or beyond < CORRECTS:
         return None
     return (
-        f"The sampler draws class {rare} {number(by_sampler)} times as often against class {often} as the data has it, "
-        f"and the loss weighs it {number(by_loss)} times as much again: together it counts {number(beyond)} times as "
-        "much as the frequent class, where 1 is balance.",
+        f"The sampler draws class {setup.named(rare)} {number(by_sampler)} times as often against class "
+        f"{setup.named(often)} as the data has it, and the loss weighs it {number(by_loss)} times as much again: "
+        f"together it counts {number(beyond)} times as much as the frequent class, where 1 is balance.",
         fix,
     )
 
@@ -150,9 +150,8 @@ def resampled_validation(setup: Setup) -> Said:
     if setup.drawn is not None and setup.natural is not None:
         rare = int(torch.where(setup.natural > 0, setup.natural, torch.inf).argmin())
         share = float(setup.natural[rare] / setup.natural.sum())
-        measured = (
-            f": class {rare} makes up {percent(float(setup.drawn[rare]))} of the draws and {percent(share)} of the rows"
-        )
+        drawn = percent(float(setup.drawn[rare]))
+        measured = f": class {setup.named(rare)} makes up {drawn} of the draws and {percent(share)} of the rows"
     return (
         f"{sampling.name} draws {where} by weight{measured}.",
         "Judge on the rows as they are: no sampler, shuffle=False. Resample training rows only.",

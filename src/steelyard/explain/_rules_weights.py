@@ -293,7 +293,7 @@ def still_in_the_softmax(setup: Setup) -> Said:
         out = {c: why for c, why in out.items() if why != "weight 0" or (c < len(n) and n[c] > 0)}
     if not out:
         return None
-    named = ", ".join(f"{c} ({why})" for c, why in out.items())
+    named = ", ".join(f"{setup.named(c)} ({why})" for c, why in out.items())
     measured = ""
     input = setup.input_values
     if input is not None and input.dim() > 1 and setup.option_input == "logits" and input.numel():

@@ -117,6 +117,13 @@ class Setup:
         """What the loss takes: logits, features, ..."""
         return "" if self.settings is None else self.settings.entry.input
 
+    def named(self, position: int) -> str:
+        """A class as the counts call it, else by its number."""
+        counts = self.counts
+        if counts is None or counts.is_multilabel or not 0 <= position < counts.num_classes:
+            return str(position)
+        return repr(counts.classes[position])
+
     @cached_property
     def natural(self) -> Tensor | None:
         """Rows of each class as the data has them, float64: of the labels, else of the counts, at least two classes."""
