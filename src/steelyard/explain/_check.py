@@ -6,6 +6,7 @@ from typing import Any
 
 from steelyard.explain import (
     _rules_batch,
+    _rules_call,
     _rules_counts,
     _rules_focal,
     _rules_probabilities,
@@ -18,7 +19,7 @@ from steelyard.explain._setup import read_setup
 
 __all__ = ["ROOMS", "check"]
 
-ROOMS = (_rules_batch, _rules_counts, _rules_focal, _rules_probabilities, _rules_sampling, _rules_weights)
+ROOMS = (_rules_batch, _rules_call, _rules_counts, _rules_focal, _rules_probabilities, _rules_sampling, _rules_weights)
 """Where the rules are; importing them enters them into the registry."""
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steelyard.explain._explanation import Explanation
-from steelyard.explain._reasons import close
+from steelyard.explain._reasons_division import close
 from steelyard.explain._words import html_table, json_number, number, plural, text_table
 
 __all__ = ["Difference", "difference"]
@@ -113,8 +113,8 @@ def _same_rows(before: Explanation, after: Explanation) -> str | None:
     there = int((two.contribution - one.contribution[moved]).abs().argmin())
     end = f", and a {before.reduction} does not look at order." if before.reduction != "none" else "."
     return (
-        f"Both batches hold the same {count} in another order ({noun} {before._place(moved)} here is {noun} "
-        f"{after._place(there)} there){end}"
+        f"Both batches hold the same {count} in another order ({noun} {before.place(moved)} here is {noun} "
+        f"{after.place(there)} there){end}"
     )
 
 

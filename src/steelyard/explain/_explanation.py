@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from steelyard._errors import describe, refuse
+from steelyard.explain import _show
 from steelyard.explain._rows import IGNORED, Rows
 from steelyard.explain._settings import WEIGHTS, Call
-from steelyard.explain._words import html_table, json_number, number, percent, plural, summed, text_table
+from steelyard.explain._words import json_number, number, plural, summed
 
 if TYPE_CHECKING:
     from steelyard.explain._difference import Difference
@@ -162,10 +162,11 @@ class Explanation:
 
         sums = [total(v) for v in (rows.loss, rows.weight, rows.contribution, self.share, self.gradient_share)]
         for label in counts.nonzero().flatten().tolist():
-            found.append(ClassShare(self._label(label), int(counts[label]), *(float(s[label]) for s in sums)))
+            found.append(ClassShare(self.label(label), int(counts[label]), *(float(s[label]) for s in sums)))
         return found
 
-    def _label(self, group: int) -> str:
+    def label(self, group: int) -> str:
+        """The class or answer that a group of rows has."""
         if group == IGNORED:
             return "ignored"
         if self.call.settings.exclusive:
@@ -227,6 +228,12 @@ class Explanation:
     def _few(self) -> bool:
         return len(self.rows.loss) <= SPELT_OUT
 
+    def place(self, row: int) -> str:
+        """A row's position as a tensor would be indexed: ``3``, or ``(0, 2, 5)``."""
+        if len(self.rows.shape) < 2:
+            return str(row)
+        return "(" + ", ".join(str(int(i)) for i in np.unravel_index(row, self.rows.shape)) + ")"
+
     def top(self, count: int = SHOWN) -> list[int]:
         """Positions of the rows to show: all in their order, or those that contribute most."""
         if len(self.rows.loss) <= count:
@@ -234,72 +241,22 @@ class Explanation:
         size = self.rows.contribution.abs().nan_to_num(nan=math.inf)
         return [int(i) for i in size.topk(count).indices.tolist()]
 
-    def tables(self, count: int = SHOWN) -> list[tuple[str, list[str], list[list[str]]]]:
+    def tables(self, count: int = SHOWN) -> list[_show.Captioned]:
         """Captions, heads and cells of the two tables, by class and by row."""
-        head = ["loss", "weight", "contribution", "share", "of gradient"]
-        classes, kinds = sorted(self.classes, key=lambda c: -abs(c.contribution)), len(self.classes)
-        chosen = self.classes if kinds <= count else [c for c in self.classes if c in classes[:count]]
-        body = [
-            [c.label, f"{c.rows:,}", number(c.loss / c.rows), number(c.weight / c.rows), number(c.contribution),
-             percent(c.share), percent(c.gradient_share)]
-            for c in chosen
-        ]  # fmt: skip
-        what = "class" if self.call.settings.exclusive else "answer"
-        several = self.noun + "s"
-        first = f"Means and sums by {what}:"
-        if kinds > count:
-            first = f"The {count} of {plural(kinds, 'group')} that contribute most:"
-        found = [(first, [what, several, "mean loss", "mean weight", *head[2:]], body)]
-        lines = [
-            [self._place(i), self._label(int(self.rows.group[i])), number(float(self.rows.loss[i])),
-             number(float(self.rows.weight[i])), number(float(self.rows.contribution[i])),
-             percent(float(self.share[i])), percent(float(self.gradient_share[i]))]
-            for i in self.top(count)
-        ]  # fmt: skip
-        total = len(self.rows.loss)
-        second = f"By {self.noun}:" if total <= count else f"The {count} of {total:,} {several} that contribute most:"
-        return [*found, (second, [self.noun, what, *head], lines)]
-
-    def _place(self, row: int) -> str:
-        if len(self.rows.shape) < 2:
-            return str(row)
-        return "(" + ", ".join(str(int(i)) for i in np.unravel_index(row, self.rows.shape)) + ")"
+        return _show.tables(self, count)
 
     def __str__(self) -> str:
-        lines = [self.headline, *self.reasons]
-        for caption, head, body in self.tables():
-            lines += ["", caption, *text_table(head, body)]
-        return "\n".join([*lines, "", self.effective])
+        return _show.text(self)
 
     def __repr__(self) -> str:
         return f"<Explanation: {self.headline}>"
 
     def __rich__(self) -> Any:
         """The same for Rich, which asks for it: tables with their heads in bold."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        parts: list[Any] = [Text(self.headline, style="bold")]
-        bullets = Table.grid(padding=(0, 1))
-        for reason in self.reasons:
-            bullets.add_row("•", Text(reason))
-        parts.append(bullets)
-        for caption, head, body in self.tables():
-            table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-            for index, name in enumerate(head):
-                table.add_column(name, justify="right" if index else "left")
-            for cells in body:
-                table.add_row(*(Text(cell) for cell in cells))
-            parts += [Text(f"\n{caption}"), table]
-        return Group(*parts, Text(f"\n{self.effective}"))
+        return _show.rich(self)
 
     def _repr_html_(self) -> str:
-        parts = [f"<p><b>{html.escape(self.headline)}</b></p>"]
-        parts.append("<ul>" + "".join(f"<li>{html.escape(reason)}</li>" for reason in self.reasons) + "</ul>")
-        for caption, head, body in self.tables():
-            parts += [f"<p>{html.escape(caption)}</p>", html_table(head, body)]
-        return "".join([*parts, f"<p>{html.escape(self.effective)}</p>"])
+        return _show.html(self)
 
     def to_dict(self, rows: int = SHOWN) -> dict[str, Any]:
         """Plain values, ready for JSON; NaN and infinities as words.
@@ -318,7 +275,7 @@ class Explanation:
         listed = [
             {
                 "row": [int(i) for i in np.unravel_index(at, self.rows.shape)] if self.rows.shape else [],
-                "class": self._label(int(self.rows.group[at])),
+                "class": self.label(int(self.rows.group[at])),
                 **{name: json_number(float(values[at])) for name, values in columns.items()},
             }
             for at in self.top(rows)

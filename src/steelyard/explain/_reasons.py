@@ -6,16 +6,11 @@ are written for somebody who knows the symptom only, so a sentence begins with w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
-
-from steelyard.explain._signs import are_log_probabilities, are_probabilities, perfect_row
-from steelyard.explain._words import number, percent, plural, summed
-from steelyard.information import entropy
-from steelyard.ops import class_dim
+from steelyard.explain import _reasons_division as division
+from steelyard.explain import _reasons_input as given
 
 if TYPE_CHECKING:
     from steelyard.explain._explanation import Explanation
@@ -24,392 +19,35 @@ __all__ = ["REASONS", "reasons"]
 
 Reason = Callable[["Explanation"], str | None]
 
-FEW = 4
-MANY_ROWS = 20
-"""Below so many rows it says nothing that a few of them carry half of the gradient."""
+REASONS: tuple[Reason, ...] = (
+    division.nothing_left,
+    given.not_finite,
+    given.takes_log_probabilities,
+    given.takes_logits,
+    division.one_row,
+    division.equal_weights,
+    division.divides_by_weights,
+    division.divides_by_rows,
+    given.pos_weight_on_the_last_axis,
+    division.pos_weight,
+    division.order,
+    given.spread_targets,
+    division.alike,
+    division.given,
+    division.not_a_mean,
+    given.smoothed,
+    given.sigmoid_inside,
+    division.plain_mean,
+    division.ignored,
+    given.concentrated,
+    given.rounded,
+    division.beside_pytorch,
+    division.without_weights,
+)
+"""In the order in which they are told."""
 
 
 def reasons(found: Explanation) -> list[str]:
     """Every sentence that applies."""
     said = [reason(found) for reason in REASONS]
     return [text for text in said if text]
-
-
-def close(a: float, b: float, tolerance: float = 1e-9) -> bool:
-    """Equal but for rounding in float64."""
-    return math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-12)
-
-
-def nothing_left(found: Explanation) -> str | None:
-    """0 / 0."""
-    if found.reduction != "mean" or found.denominator != 0.0:
-        return None
-    noun = found.noun
-    if not len(found.rows.loss):
-        why = f"The batch has no {noun}s"
-    elif not found.kept:
-        why = f"Every {noun} is ignored (target {found.call.options['ignore_index']})"
-    elif found.rule == "given":
-        why = "The denominator given is 0"
-    elif found.kept == 1:
-        why = "The only row's weight is 0"
-    else:
-        why = f"The weights of all {plural(found.kept, noun)} are 0, or add up to 0"
-    if found.call.options["empty"] == "zero":
-        return f"{why}: the mean would be 0 / 0, which empty='zero' makes 0, with a gradient of zero."
-    who = "" if not found.call.settings.torch else " of steelyard's loss"
-    return f"{why}, so the mean is divided by 0: PyTorch's answer to that is NaN. empty='zero'{who} gives 0 instead."
-
-
-def not_finite(found: Explanation) -> str | None:
-    """NaN and infinity by the first row that has them."""
-    bad = ~found.rows.contribution.isfinite()
-    if not bool(bad.any()):
-        return None
-    row = int(bad.nonzero()[0])
-    value = number(float(found.rows.contribution[row]))
-    said = f"{plural(int(bad.sum()), found.noun)} of {len(bad):,} cost NaN or infinity, the first is {found.noun} "
-    said += f"{found._place(row)} ({value})"
-    held = found.call.input
-    if not bool(held.isfinite().all()):
-        first = tuple((~held.isfinite()).nonzero()[0].tolist())
-        said += f"; the input holds {number(float(held[first]))} at {first if len(first) != 1 else first[0]}"
-    return said + "."
-
-
-def one_row(found: Explanation) -> str | None:
-    """A batch of one cancels its weight."""
-    if not (_divides_by_weights(found) and found.kept == 1 and found.denominator):
-        return None
-    at = int(found.rows.kept.nonzero()[0])
-    weight, loss = float(found.rows.weight[at]), float(found.rows.loss[at])
-    if not close(found.numerator / found.denominator, loss):
-        return None
-    kept = number(found.alternatives["samples"])
-    return (
-        f"One row: its weight {number(weight)} cancels, as it multiplies the loss and is also what the mean divides "
-        f"by; any weight but 0 gives {number(loss)}. denominator='samples' keeps it: {kept}."
-    )
-
-
-def equal_weights(found: Explanation) -> str | None:
-    """Weights that are all the same."""
-    weight = found.rows.weight[found.rows.kept]
-    if not found.weighted or len(weight) < 2 or not bool(weight.isfinite().all()):
-        return None
-    low, high = float(weight.min()), float(weight.max())
-    if not close(low, high) or high == 0.0:
-        return None
-    if close(high, 1.0):
-        return f"All {plural(found.kept, found.noun)} have weight 1: the weights change nothing."
-    groups = found.rows.group[found.rows.kept].unique()
-    same = f", being all of class {int(groups[0])}" if len(groups) == 1 and found.call.indices else ""
-    said = f"All {plural(found.kept, found.noun)} have the same weight {number(high)}{same}"
-    if _divides_by_weights(found) and found.denominator:
-        return f"{said}: it stands above and below the line and cancels, as if there were none."
-    return f"{said}: it multiplies the unweighted {number(found.unweighted)}, as a learning rate would."
-
-
-def alike(found: Explanation) -> str | None:
-    """Every row costs the same."""
-    cost = found.rows.contribution[found.rows.kept]
-    if found.reduction != "mean" or len(cost) < 2 or not close(float(cost.min()), float(cost.max())):
-        return None
-    if not close(found.denominator, found.kept):
-        return None
-    return (
-        f"All {plural(found.kept, found.noun)} cost the same, {number(float(cost[0]))}, and so does their mean: how "
-        "many there are does not matter."
-    )
-
-
-def divides_by_weights(found: Explanation) -> str | None:
-    """The mean of index targets divides by Σ w[y]."""
-    if not (_divides_by_weights(found) and found.kept > 1) or close(found.denominator, found.kept):
-        return None
-    weights = found.rows.weight[found.rows.kept].tolist()
-    if found.call.indices and float(found.call.options.get("label_smoothing", 0.0)) != 0.0:
-        terms = ""
-    else:
-        terms = f" ({summed(weights)})" if len(weights) <= FEW else ""
-    samples = number(found.alternatives["samples"])
-    return (
-        f"The mean divides by {number(found.denominator)}, {found.denominator_name}{terms}, and not by the "
-        f"{plural(found.kept, 'row')}, which would give {samples} (denominator='samples')."
-    )
-
-
-def divides_by_rows(found: Explanation) -> str | None:
-    """The mean of probability targets divides by N, weights or not."""
-    if found.rule != "torch" or not found.call.settings.exclusive or found.call.indices:
-        return None
-    if found.call.options.get("weight") is None or close(found.rows.denominators["weights"], found.denominator):
-        return None
-    weights = found.rows.denominators["weights"]
-    one_hot = bool(((found.call.target == 0) | (found.call.target == 1)).all())
-    form, instead = ("One-hot targets", "The same classes as indices") if one_hot else (
-        "Class probabilities as targets", "denominator='weights'")  # fmt: skip
-    rest = " (so does denominator='weights')" if one_hot else ""
-    return (
-        f"{form} divide by {number(found.denominator)}, the number of rows, although their weights add up to "
-        f"{number(weights)}. {instead} would divide by the weights and give "
-        f"{number(found.alternatives['weights'])}{rest}."
-    )
-
-
-def pos_weight(found: Explanation) -> str | None:
-    """pos_weight acts on positives only, and an element mean does not divide by it."""
-    given = found.call.options.get("pos_weight")
-    if given is None or found.call.settings.exclusive or not found.kept:
-        return None
-    positive = found.rows.kept & (found.rows.group % 2 == 1)
-    if not bool(positive.any()):
-        return f"None of the {plural(found.kept, 'element')} is positive: pos_weight multiplies nothing here."
-    if bool((torch.as_tensor(given) == 1).all()):
-        return None
-    at = int(torch.where(positive, found.rows.contribution, -torch.inf).argmax())
-    loss, weight, cost = (
-        float(v[at]) for v in (found.rows.loss, found.rows.weight, found.rows.contribution)
-    )  # fmt: skip
-    said = (
-        f"pos_weight multiplies the loss of positives only (element {found._place(at)}: {number(weight)} × "
-        f"{number(loss)} = {number(cost)}); negatives keep theirs"
-    )
-    if found.reduction == "mean" and found.rule == "torch":
-        said += f", and the mean divides by the {plural(found.kept, 'element')}, not by their weights"
-    return said + "."
-
-
-def order(found: Explanation) -> str | None:
-    """A mean of the same elements in another order."""
-    if found.call.options.get("pos_weight") is None or not 1 < found.kept <= MANY_ROWS or found.reduction == "none":
-        return None
-    if close(float(found.rows.contribution.min()), float(found.rows.contribution.max())):
-        return None
-    return (
-        f"A {found.reduction} does not look at order: a batch that holds the same elements in another order gives "
-        f"{number(found.value)} too (reduction='none' shows them one by one)."
-    )
-
-
-def pos_weight_on_the_last_axis(found: Explanation) -> str | None:
-    """(C,) on (N, C, H, W) lands on W."""
-    given, shape = found.call.options.get("pos_weight"), tuple(found.call.input.shape)
-    if given is None or len(shape) < 3:
-        return None
-    own = tuple(torch.as_tensor(given).shape)
-    if len(own) != 1 or own[0] == 1 or own[0] != shape[1]:
-        return None
-    ones = ", 1" * (len(shape) - 2)
-    return (
-        f"pos_weight of shape {own} lies along the last axis of the input {shape}, not along its classes in axis 1: "
-        f"for those it must be of shape ({own[0]}{ones})."
-    )
-
-
-def takes_log_probabilities(found: Explanation) -> str | None:
-    """nll_loss only picks."""
-    if found.call.settings.entry.input != "log-probabilities" or are_log_probabilities(found.call.input):
-        return None
-    above = int((found.call.input > 0).sum())
-    what = f"{above:,} of {found.call.input.numel():,} inputs are above 0" if above else (
-        "the exponentials of a row do not add up to 1")  # fmt: skip
-    return (
-        f"{found.name} takes log-probabilities and only picks −input[target]; these are none ({what}), so the loss "
-        "means nothing and may fall below 0. Apply log_softmax first, or use cross_entropy."
-    )
-
-
-def takes_logits(found: Explanation) -> str | None:
-    """Probabilities where logits are due."""
-    entry = found.call.settings.entry
-    if entry.input not in ("logits", "features") or not found.call.settings.exclusive:
-        return None
-    if are_probabilities(found.call.input):
-        classes = found.call.input.shape[class_dim(found.call.input)]
-        return (
-            "The rows of the input add up to 1: these look like probabilities, and the loss takes logits and applies "
-            f"softmax itself. A certain and right row would still cost {number(perfect_row(classes))}."
-        )
-    if are_log_probabilities(found.call.input):
-        return "The input is log-probabilities already: their softmax is what they were, so this is harmless."
-    return None
-
-
-def smoothed(found: Explanation) -> str | None:
-    """Smoothing with class weights."""
-    smoothing = float(found.call.options.get("label_smoothing", 0.0))
-    if not smoothing or found.call.options.get("weight") is None or found.call.options.get("smooth_weight") == "target":
-        return None
-    return (
-        f"label_smoothing moves {percent(smoothing)} of each row onto all classes, and that part has the weight of "
-        "the class where it lands, not of the row's own: smooth_weight='target' weighs the whole row as its own class."
-    )
-
-
-def ignored(found: Explanation) -> str | None:
-    """Rows left out."""
-    out = len(found.rows.loss) - found.kept
-    if not out or not found.kept:
-        return None
-    return (
-        f"{out:,} of {plural(len(found.rows.loss), found.noun)} {'is' if out == 1 else 'are'} ignored (target "
-        f"{found.call.options['ignore_index']}): they count neither in the sum nor in what divides it."
-    )
-
-
-def given(found: Explanation) -> str | None:
-    """A denominator of the caller's."""
-    if found.rule != "given" or not found.denominator:
-        return None
-    usual = found.rows.denominators["torch"]
-    return (
-        f"It divides by {number(found.denominator)}, as told; left alone it would divide by {number(usual)} and give "
-        f"{number(found.alternatives['torch'])}."
-    )
-
-
-def not_a_mean(found: Explanation) -> str | None:
-    """Sums, and nothing reduced."""
-    if found.reduction == "mean":
-        return None
-    mean = number(found.alternatives["torch"])
-    if found.reduction == "none":
-        return f"reduction='none' leaves every {found.noun} as it is; reduction='mean' would give {mean}."
-    return f"A sum grows with the batch, and the step with it; reduction='mean' would give {mean}."
-
-
-def plain_mean(found: Explanation) -> str | None:
-    """Nothing weighs."""
-    if found.reduction != "mean" or found.weighted or found.rule == "given" or not found.denominator or found.kept < 2:
-        return None
-    return f"Every {found.noun} counts alike: this is the plain mean of {plural(found.kept, 'loss')}."
-
-
-def sigmoid_inside(found: Explanation) -> str | None:
-    """BCE with logits and BCE of the sigmoid."""
-    entry, plain = found.call.settings.entry, ("gamma_pos", "gamma_neg", "clip")
-    if entry.name != "binary_cross_entropy_with_logits" or any(found.call.options.get(name) for name in plain):
-        return None
-    if found.weighted:
-        return None
-    return "It takes the sigmoid itself: binary_cross_entropy(input.sigmoid(), target) is the same number."
-
-
-def spread_targets(found: Explanation) -> str | None:
-    """The entropy of soft targets is a floor."""
-    options, name = found.call.options, found.call.settings.entry.name
-    bent = ("gamma", "logit_offset", "margin", "label_smoothing")
-    if name not in ("cross_entropy", "linear_cross_entropy") or found.call.indices or found.weighted:
-        return None
-    q = found.call.target.double()
-    dim = class_dim(found.call.input)
-    if found.reduction != "mean" or any(_is_set(options.get(word)) for word in bent):
-        return None
-    if not bool((q >= 0).all()) or not bool(((q.sum(dim) - 1).abs() < 1e-4).all()):
-        return None
-    floor = float(entropy(q, dim).mean())
-    if not floor > 1e-9:
-        return None
-    return (
-        f"The targets are spread over classes: their own entropy {number(floor)} is the least that this loss can be; "
-        f"the rest, {number(found.value - floor)}, is the divergence that training can remove."
-    )
-
-
-def without_weights(found: Explanation) -> str | None:
-    """What the weights did to the number."""
-    if found.reduction != "mean" or not found.weighted or close(found.unweighted, found.value, 1e-6):
-        return None
-    return f"Without weights it would be {number(found.unweighted)}."
-
-
-def beside_pytorch(found: Explanation) -> str | None:
-    """PyTorch's default for the same batch, and what makes the difference."""
-    if found.reduction != "mean" or not math.isfinite(found.pytorch):
-        return None
-    name, value = found.pytorch_name, number(found.pytorch)
-    if close(found.value, found.pytorch, 1e-5):
-        return None if found.call.settings.torch else f"PyTorch's {name} gives the same."
-    if close(found.alternatives["torch"], found.pytorch, 1e-6):
-        usual = number(found.rows.denominators["torch"])
-        return f"PyTorch's {name} gives {value}: it divides the same sum by {usual}."
-    settings = [
-        f"{word}={found.call.options[word]!r}"
-        for word in ("gamma", "gamma_pos", "gamma_neg", "clip", "alpha", "tau", "scale", "max_margin", "smooth_weight")
-        if _is_set(found.call.options.get(word)) and found.call.options[word] != "class"
-    ]
-    own = ("counts", "logit_offset", "margin", "sample_weight", *["ignore_index"] * (found.noun == "element"))
-    settings += [word for word in own
-                 if found.call.options.get(word) is not None]  # fmt: skip
-    lacks = f": it has no {', '.join(settings)}" if settings else ""
-    return f"PyTorch's {name} of the same input gives {value}{lacks}."
-
-
-def rounded(found: Explanation) -> str | None:
-    """What a narrow dtype costs."""
-    if found.reduction == "none" or not found.denominator:
-        return None
-    exact = found.numerator / found.denominator
-    if not math.isfinite(exact) or not math.isfinite(found.value) or close(found.value, exact, 1e-3):
-        return None
-    dtype = str(found.call.input.dtype).removeprefix("torch.")
-    return f"In float64 the same batch gives {number(exact)}: the difference is rounding, as the input is {dtype}."
-
-
-def concentrated(found: Explanation) -> str | None:
-    """A few rows carry half of the gradient."""
-    half = found.half_of_gradient
-    if found.kept < MANY_ROWS or not half or half > found.kept / 10:
-        return None
-    strongest = found.rows.pull.topk(half).indices
-    groups = found.rows.group[strongest]
-    most = int(groups.mode().values)
-    share = float((groups == most).double().mean())
-    kind = f"class {most}" if found.call.settings.exclusive else f"answer '{found._label(most)}'"
-    return (
-        f"{half:,} of {plural(found.kept, found.noun)} {'carries' if half == 1 else 'carry'} half of the gradient, "
-        f"{percent(share)} of them of {kind}."
-    )
-
-
-REASONS: tuple[Reason, ...] = (
-    nothing_left,
-    not_finite,
-    takes_log_probabilities,
-    takes_logits,
-    one_row,
-    equal_weights,
-    divides_by_weights,
-    divides_by_rows,
-    pos_weight_on_the_last_axis,
-    pos_weight,
-    order,
-    spread_targets,
-    alike,
-    given,
-    not_a_mean,
-    smoothed,
-    sigmoid_inside,
-    plain_mean,
-    ignored,
-    concentrated,
-    rounded,
-    beside_pytorch,
-    without_weights,
-)
-"""In the order in which they are told."""
-
-
-def _divides_by_weights(found: Explanation) -> bool:
-    """Whether the mean divides by the weights that it multiplies with."""
-    if found.reduction != "mean" or not found.weighted:
-        return False
-    return found.rule == "weights" or (found.rule == "torch" and found.call.indices)
-
-
-def _is_set(value: object) -> bool:
-    """Whether an option is more than nothing."""
-    if value is None:
-        return False
-    return not (isinstance(value, int | float) and value == 0)
