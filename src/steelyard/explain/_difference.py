@@ -7,14 +7,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from steelyard.explain._explanation import Explanation
 from steelyard.explain._reasons_division import close
+from steelyard.explain._settings import Call
 from steelyard.explain._words import html_table, json_number, number, plural, text_table
+from steelyard.ops import class_dim
 
 __all__ = ["Difference", "difference"]
+
+LARGEST = 2**22
+"""Batches of more numbers are not sorted to be compared."""
 
 ROUNDING = 1e-6
 """Relative difference below which two rows, or two results, count as equal."""
@@ -101,21 +107,51 @@ def _same_rows(before: Explanation, after: Explanation) -> str | None:
     if len(one.loss) != len(two.loss) or not len(one.loss):
         return None
     noun, count = before.noun, plural(len(one.loss), before.noun)
+    alike = _same_elements(before, after)
     same_loss, same_cost = (_alike(a, b) for a, b in ((one.loss, two.loss), (one.contribution, two.contribution)))
     if same_loss and same_cost:
         if before.name != after.name:
             return f"Both losses cost each of the {count} the same."
-        return f"Both batches hold the same {count} with the same weights."
+        if alike:
+            return f"Both batches hold the same {count} with the same weights."
+        return f"One by one the {count} of both batches cost the same, with and without weights."
     first, second = _sorted(one.contribution), _sorted(two.contribution)
     if not _alike(first, second) or not _alike(_sorted(one.loss), _sorted(two.loss)):
         return None
     moved = int((~torch.isclose(one.contribution, two.contribution, rtol=ROUNDING, atol=0.0)).nonzero()[0])
     there = int((two.contribution - one.contribution[moved]).abs().argmin())
     end = f", and a {before.reduction} does not look at order." if before.reduction != "none" else "."
-    return (
-        f"Both batches hold the same {count} in another order ({noun} {before.place(moved)} here is {noun} "
-        f"{after.place(there)} there){end}"
-    )
+    places = f"({noun} {before.place(moved)} here is {noun} {after.place(there)} there)"
+    if alike:
+        return f"Both batches hold the same {count} in another order {places}{end}"
+    return f"The {count} of both batches cost the same, in another order {places.replace(' is ', ' costs as ')}{end}"
+
+
+def _same_elements(before: Explanation, after: Explanation) -> bool:
+    """Whether both batches consist of the same inputs and targets, in whatever order, that cost the same.
+
+    Of large batches that is taken on trust: they are not sorted.
+    """
+    one, two = _vectors(before.call), _vectors(after.call)
+    if one.shape != two.shape:
+        return False
+    if one.size > LARGEST:
+        return True
+    first, second = np.lexsort(one.T), np.lexsort(two.T)
+    if not np.array_equal(one[first], two[second], equal_nan=True):
+        return False
+    return _alike(before.rows.contribution[torch.from_numpy(first)], after.rows.contribution[torch.from_numpy(second)])
+
+
+def _vectors(call: Call) -> np.ndarray:
+    """Input and target of each row (each element), side by side."""
+    input, target = call.input.double().cpu(), call.target.double().cpu()
+    if not call.settings.exclusive:
+        return torch.stack([input.reshape(-1), target.reshape(-1)], 1).numpy()
+    dim = class_dim(input)
+    parts = [input.movedim(dim, -1).reshape(-1, input.shape[dim])]
+    parts.append(target.reshape(-1, 1) if call.indices else target.movedim(dim, -1).reshape(-1, input.shape[dim]))
+    return torch.cat(parts, 1).numpy()
 
 
 def _by_sigmoid(before: Explanation, after: Explanation) -> str | None:

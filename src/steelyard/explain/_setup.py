@@ -224,7 +224,7 @@ def _labels(labels: Any, counts: ClassCounts | None) -> Tensor:
     else:
         place = {label: i for i, label in enumerate(sorted(distinct, key=str))}
     table = torch.tensor([place.get(label, 0) for label in distinct], dtype=torch.int64)
-    return table[torch.from_numpy(np.ascontiguousarray(index)).long()]
+    return table[torch.from_numpy(np.array(index, dtype=np.int64))]  # a copy: the caller's may be read-only
 
 
 def _probabilities(values: Any) -> Tensor:
