@@ -158,6 +158,20 @@ def test_compare_says_of_the_data_what_inspect_says(data: Path, tmp_path: Path) 
         assert all(f"<li>{sentence}</li>" in page for sentence in said)
 
 
+def test_findings_are_printed_and_written(data: Path, tmp_path: Path) -> None:
+    marked = tmp_path / "marked.csv"
+    pl.DataFrame({"x": np.arange(90.0), "y": [0] * 40 + [1] * 40 + [255] * 10}).write_csv(marked)
+    done = run("inspect", marked, "--target", "y")
+    assert "SY114" in done.stdout
+    assert "Fix: If it does, leave it out" in done.stdout
+    assert "SY1" not in run("inspect", data, "--target", "y").stdout
+    done = run("compare", marked, "--target", "y", *QUICK, "--strategies", "", "--output", tmp_path / "out")
+    assert "SY114" in done.stdout
+    assert "SY114: Label 255" in html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert "SY114" in [finding["code"] for finding in written["findings"]]
+
+
 def test_compare_prints_the_python_where_asked_for(data: Path, tmp_path: Path) -> None:
     arguments = ["compare", data, "--target", "y", *QUICK, "--strategies", ""]
     done = run(*arguments)

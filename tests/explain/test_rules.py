@@ -358,6 +358,8 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
             ({"loss": TCE(), "input": noise(2, 3), "target": t(0, -1)}, ["All of them are -1"]),
             ({"loss": CE([1.0, 2.0]), "target": t(0, 7)}, ["7 at position 1"]),
             ({"loss": TBCE(), "target": t(0.0, 2.0)}, ["1 of 2 targets", "outside [0, 1]", "2 at position 1"]),
+            ({"counts": ClassCounts([0, 1, 255], [50, 40, 10])}, ["Label 255 is counted as a class of 10", "0 to 1"]),
+            ({"counts": ClassCounts([-1, 0, 1], [9, 50, 40])}, ["Label -1", "ignore_index=-1"]),
         ],
         [
             {"loss": CE(ignore_index=255), "input": noise(2, 3, 2), "target": t([0, 255], [255, 1])},
@@ -367,6 +369,10 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
             {"loss": BCE(ignore_index=-1), "target": t(0.0, -1.0)},
             {"loss": CE(), "input": noise(2, 3), "target": torch.rand(2, 3)},
             {"target": t(0, 7)},
+            {"counts": ClassCounts(range(256), [5] * 256)},  # in which 255 is one of them
+            {"counts": ClassCounts([-1, 1], [50, 40])},  # a way to write no and yes
+            {"counts": ClassCounts([0, 1, 3], [50, 40, 10])},
+            {"counts": ClassCounts(["-1", "0", "1"], [9, 50, 40])},
         ],
     ),
     "SY115": (

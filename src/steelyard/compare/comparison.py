@@ -14,7 +14,7 @@ import torch
 
 from steelyard._version import __version__
 from steelyard.compare.evaluate import METRICS
-from steelyard.compare.inspection import Duplicates, Inspection, class_table, find_duplicates
+from steelyard.compare.inspection import Duplicates, Inspection, class_counts, class_table, find_duplicates
 from steelyard.compare.paste import script
 from steelyard.compare.read import bad
 from steelyard.compare.recommend import Recommendation, Scores, recommend
@@ -23,7 +23,6 @@ from steelyard.compare.splits import make_splits
 from steelyard.compare.strategies import ALWAYS, STRATEGIES
 from steelyard.compare.table import Table, load
 from steelyard.compare.train import Recipe, quiet_threads
-from steelyard.counts import ClassCounts
 from steelyard.explain import Findings, check
 
 __all__ = ["Comparison", "Settings", "compare"]
@@ -91,9 +90,7 @@ class Comparison:
         chosen = next(o for o in self.outcomes if o.strategy.name == self.recommendation.strategy)
         loss = chosen.strategy.training(torch.from_numpy(self.table.counts)).loss
         judged = None if chosen.strategy.tuned else chosen.probabilities  # tuned cut-offs are no argmax
-        counts = ClassCounts(self.table.words, self.table.counts)
-        labels = np.array(self.table.words)[self.table.target]
-        return check(loss=loss, counts=counts, labels=labels, probabilities=judged)
+        return check(loss=loss, probabilities=judged, **class_counts(self.table))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain values, ready for JSON. The same data, options and versions give the same values."""

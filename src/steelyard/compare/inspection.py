@@ -12,7 +12,7 @@ from steelyard.compare.table import Table, group_rows, load
 from steelyard.counts import ClassCounts
 from steelyard.explain import Findings, check
 
-__all__ = ["Duplicates", "Inspection", "find_duplicates", "inspect"]
+__all__ = ["Duplicates", "Inspection", "class_counts", "find_duplicates", "inspect"]
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,7 @@ class Inspection:
     @property
     def findings(self) -> Findings:
         """What :func:`steelyard.check` says of the classes."""
-        return check(
-            counts=ClassCounts(self.table.words, self.table.counts),
-            labels=np.array(self.table.words)[self.table.target],
-        )
+        return check(**class_counts(self.table))
 
     def _equal_rows_together(self) -> bool:
         alike = group_rows(self.table.features)
@@ -142,6 +139,13 @@ def class_table(table: Table) -> list[dict[str, Any]]:
     return [
         {"label": table.classes[c], "count": int(counts[c]), "share": float(counts[c] / counts.sum())} for c in order
     ]  # fmt: skip
+
+
+def class_counts(table: Table) -> dict[str, Any]:
+    """``counts`` and ``labels`` as :func:`steelyard.check` takes them, the classes as the data names them."""
+    kinds = {type(label) for label in table.classes}
+    names = table.classes if len(kinds) == 1 and kinds <= {int, str, bool} else table.words
+    return {"counts": ClassCounts(names, table.counts), "labels": [names[c] for c in table.target.tolist()]}
 
 
 def inspect(source: Any, target: str, *, drop: Sequence[str] = ()) -> Inspection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from steelyard.counts import ClassCounts
 from steelyard.explain._rule import Said, rule
 from steelyard.explain._setup import Setup
 from steelyard.explain._signs import are_log_probabilities, are_probabilities, perfect_row
@@ -109,6 +110,8 @@ print(check(loss=nn.CrossEntropyLoss(), input=torch.zeros(3, 3), target=torch.te
 def labels_out_of_range(setup: Setup) -> Said:
     """Targets outside [0, C), or [0, 1]."""
     target, ignored = setup.target_values, setup.option("ignore_index")
+    if target is None and setup.counts is not None:
+        return _no_label_among(setup.counts)
     if target is None or not target.numel() or target.is_complex():
         return None
     if setup.elementwise:
@@ -147,6 +150,22 @@ def labels_out_of_range(setup: Setup) -> Said:
     if wrong in ([255], [-1]):
         return said + f" All of them are {wrong[0]}, which often marks 'no label'.", f"Say so: ignore_index={wrong[0]}."
     return said, "Map the labels to 0 .. C − 1, or give the network more outputs; name a label to skip as ignore_index."
+
+
+def _no_label_among(counts: ClassCounts) -> Said:
+    """A mark for 'no label' that was counted as a class."""
+    labels = sorted(label for label in counts.classes if type(label) is int)
+    if counts.is_multilabel or len(labels) < 3 or len(labels) < counts.num_classes:
+        return None
+    mark, rest = (labels[0], labels[1:]) if labels[0] == -1 else (labels[-1], labels[:-1])
+    if mark not in (-1, 255) or rest != list(range(len(rest))) or len(rest) >= 255:
+        return None
+    rows = int(counts.counts[counts.classes.index(mark)])
+    return (
+        f"Label {mark} is counted as a class of {plural(rows, 'row')}, beside classes 0 to {len(rest) - 1}: it often "
+        "marks 'no label', and no loss has an output for it.",
+        f"If it does, leave it out: count_classes(labels, ignore_index={mark}), and ignore_index={mark} for the loss.",
+    )
 
 
 def _position(at: tuple[int, ...]) -> str:
