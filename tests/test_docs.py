@@ -38,6 +38,11 @@ def test_the_page_of_findings_is_what_the_rules_say(generate):
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) == anchors
 
 
+def test_the_readme_counts_the_rules(generate):
+    assert f"looks for {len(generate.RULES)} mistakes" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{len(generate.RULES)} rules" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_the_table_in_the_readme_is_what_the_registry_says(generate):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == generate.readme(text), "run docs/generate.py"

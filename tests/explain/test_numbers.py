@@ -273,6 +273,20 @@ def test_nothing_of_the_callers_changes() -> None:
     assert all(torch.equal(value, before[1][name]) for name, value in loss.state_dict().items())
 
 
+def test_in_inference_mode_and_without_gradients() -> None:
+    loss = nn.CrossEntropyLoss([1.0, 2.0])
+    expected = explain(loss, torch.ones(3, 2), torch.tensor([0, 1, 1])).rows
+    with torch.inference_mode():
+        input, target = torch.ones(3, 2), torch.tensor([0, 1, 1])
+        inside = explain(loss, input, target).rows
+        made_inside = explain(nn.CrossEntropyLoss([1.0, 2.0]), input.double(), target).rows
+    with torch.no_grad():
+        without = explain(loss, input, target).rows
+    for rows in (inside, made_inside, without):
+        torch.testing.assert_close(rows.pull, expected.pull)
+        torch.testing.assert_close(rows.contribution, expected.contribution)
+
+
 def test_half_precision_is_measured_against_float64() -> None:
     input = torch.randn(64, 1000, generator=torch.Generator().manual_seed(0)).bfloat16() * 8
     target = torch.arange(64)

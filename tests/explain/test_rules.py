@@ -130,8 +130,8 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
     "SY101": (
         [
             ({"loss": CE([1.0, 9.0]), "sampler": rows([1.0, 9.0], Y), "labels": Y},
-             ["class 1 9 times as often", "9 times as much again", "counts 9 times"]),
-            ({"loss": BCE(pos_weight=[9.0]), "sampler": LOADER, "labels": Y}, ["9 times as much again"]),
+             ["raises class 1 by a factor of 9 against class 0", "by a factor of 9 again", "counts 9 times"]),
+            ({"loss": BCE(pos_weight=[9.0]), "sampler": LOADER, "labels": Y}, ["by a factor of 9 again"]),
             ({"loss": nn.BalancedSoftmaxLoss([90, 10]), "sampler": MINE, "labels": Y}, ["counts 9 times"]),
             ({"loss": CE([1.0, 9.0]), "sampler": Balanced(Y)}, ["draws rows by class", "corrected twice"]),
             ({"loss": CE([1.0, 9.0]), "sampler": Balanced(Y), "labels": Y}, ["counts 9 times"]),
@@ -190,14 +190,14 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
     "SY104": (
         [
             ({"loss": CE([1.0, 9.0]), "target": t(0, 0, 0, 1), "accumulation_steps": 2},
-             ["2 micro-batches", "sums of weights from 2 to 10"]),
-            ({"loss": CE([1.0, 9.0]), "world_size": 8}, ["8 ranks", "its own sums of weights"]),
+             ["2 micro-batches", "sum of weights", "from 2 to 10"]),
+            ({"loss": CE([1.0, 9.0]), "world_size": 8}, ["8 ranks", "its own sum of weights"]),
             ({"loss": TCE(t(1.0, 9.0)), "input": noise(4, 2), "target": t(0, 0, 0, 1), "accumulation_steps": 2},
              ["the mean of the whole"]),
-            ({"loss": CE(), "target": t(0, -100, 1, 1), "world_size": 2}, ["numbers of rows kept from 1 to 2"]),
+            ({"loss": CE(), "target": t(0, -100, 1, 1), "world_size": 2}, ["number of rows kept", "from 1 to 2"]),
             ({"loss": CE([1.0, 9.0], denominator="weights"), "target": MIXED, "world_size": 2}, ["2 ranks"]),
             ({"loss": BCE(pos_weight=[9.0], denominator="weights"), "target": t(0.0, 0.0, 1.0, 1.0), "world_size": 2},
-             ["sums of weights from 2 to 18"]),
+             ["from 2 to 18"]),
             ({"loss": CE([1.0, 9.0]), "accumulation_steps": 2, "world_size": 3}, ["2 micro-batches × 3 ranks"]),
         ],
         [

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steelyard._errors import refuse
 from steelyard.explain._explanation import Explanation
 from steelyard.explain._rows import PIECE, measure, prepared
 from steelyard.explain._settings import Call, call_of, known
@@ -48,14 +47,12 @@ def explain(loss: Any, *inputs: Any, **keywords: Any) -> Explanation:
         0 gives 1.1711. denominator='samples' keeps it: 0.11711.
     """
     known("explain", loss)
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # gradients are asked for below, and inference mode has none
         result = loss(*inputs, **keywords)  # first, so that what is wrong with the call is said by the loss itself
         call = call_of("explain", loss, inputs, keywords)
-    if not isinstance(result, Tensor):
-        refuse("explain", "loss", "one that gives a tensor", result, error=TypeError)
-    value = math.nan if call.options["reduction"] == "none" else float(result)
-    name, usual = _pytorch(call)
-    return Explanation(call, measure(call), value, usual, name)
+        value = math.nan if call.options["reduction"] == "none" else float(result)
+        name, usual = _pytorch(call)
+        return Explanation(call, measure(call), value, usual, name)
 
 
 def _pytorch(call: Call) -> tuple[str, float]:

@@ -224,7 +224,9 @@ def beside_pytorch(found: Explanation) -> str | None:
     own = ("counts", "logit_offset", "margin", "sample_weight", *["ignore_index"] * (found.noun == "element"))
     settings += [word for word in own
                  if found.call.options.get(word) is not None]  # fmt: skip
-    lacks = f": it has no {', '.join(settings)}" if settings else ""
+    entry = found.call.settings.entry
+    idea = f" ({entry.idea})" if settings and entry.torch is None else ""
+    lacks = f": it has no {', '.join(settings)}{idea}" if settings else ""
     return f"PyTorch's {name} of the same input gives {value}{lacks}."
 
 

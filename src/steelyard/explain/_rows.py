@@ -55,10 +55,10 @@ class Rows:
 
 def prepared(call: Call) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Input, target and options on the CPU, the input with a batch axis, what is laid over it with the same axes."""
-    input, target, options = call.input.cpu(), call.target.cpu(), dict(call.options)
+    input, target, options = _here(call.input), _here(call.target), dict(call.options)
     for name, value in options.items():
         if isinstance(value, Tensor):
-            options[name] = value.detach().cpu()
+            options[name] = _here(value)
     if call.settings.exclusive:
         if input.dim() == 1:
             input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -77,6 +77,12 @@ def prepared(call: Call) -> tuple[Tensor, Tensor, dict[str, Any]]:
         if options.get(name) is not None:
             options[name] = _numbers(options[name])
     return input, target, options
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """On the CPU, and such that autograd may keep it, which tensors made in inference mode forbid."""
+    tensor = tensor.detach().cpu()
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _numbers(values: Any) -> Tensor:
@@ -129,7 +135,7 @@ def _measure(
     mass, exact, group, denominators = found(call, input, target, options)
     # Where the targets spread over several weights, the row's weight is what its loss was in fact multiplied by.
     ratio = torch.where(loss.abs() > 0, contribution / loss, mass)
-    weight = torch.where(exact, mass, ratio).masked_fill(group == IGNORED, 0.0)
+    weight = torch.where(exact, mass, ratio)
     pull = gradient.abs()
     if call.settings.exclusive:
         pull = pull.sum(class_dim(input))

@@ -42,14 +42,14 @@ def mean_of_means(setup: Setup) -> Said:
     some_out = target is not None and not soft and ignored is not None and bool((target == ignored).any())
     if not (uneven or some_out):
         return None
-    what = "sums of weights" if uneven else "numbers of rows kept"
+    what = "sum of weights" if uneven else "number of rows kept"
     measured = ""
     if target is not None and not soft and target.numel() >= setup.shards:
         pieces_of = target.cpu().tensor_split(setup.shards)
         masses = [_mass(piece, weights if uneven else None, ignored) for piece in pieces_of]
         if max(masses) <= min(masses) * UNEVEN and min(masses) > 0:
             return None
-        measured = f" In this batch the {setup.shards} pieces have {what} from {number(min(masses))} to "
+        measured = f" In the {setup.shards} pieces of this batch that runs from {number(min(masses))} to "
         measured += f"{number(max(masses))}." + _values(setup)
     pieces = " × ".join(f"{count} {word}" for count, word in (
         (setup.accumulation_steps, "micro-batches"), (setup.world_size, "ranks")) if count > 1)  # fmt: skip

@@ -59,9 +59,9 @@ def sampler_and_weights(setup: Setup) -> Said:
     if by_sampler < CORRECTS or by_loss < CORRECTS or beyond < CORRECTS:
         return None
     return (
-        f"The sampler draws class {setup.named(rare)} {number(by_sampler)} times as often against class "
-        f"{setup.named(often)} as the data has it, and the loss weighs it {number(by_loss)} times as much again: "
-        f"together it counts {number(beyond)} times as much as the frequent class, where 1 is balance.",
+        f"The sampler raises class {setup.named(rare)} by a factor of {number(by_sampler)} against class "
+        f"{setup.named(often)}, and the loss by a factor of {number(by_loss)} again: together it counts "
+        f"{number(beyond)} times as much as that class, where 1 is balance.",
         fix,
     )
 
