@@ -168,6 +168,9 @@ def test_arguments_by_position_and_in_partials() -> None:
         explain(torch.nn.CrossEntropyLoss(weight), input, target=target),
     ]
     assert len({part.value for part in found}) == 1
+    marked = functools.partial(loss, weight=torch.tensor([9.0, 1.0]))
+    marked.note = "kept apart"  # type: ignore[attr-defined]  # so that Python does not merge the two
+    assert explain(functools.partial(marked, weight=weight), input, target).value == found[0].value
     with pytest.warns(UserWarning, match="reduction='sum'"):
         assert explain(loss, input, target, weight, False).reduction == "sum"
 
@@ -296,7 +299,24 @@ def test_half_precision_is_measured_against_float64() -> None:
     assert found.value != found.numerator / found.denominator
 
 
-@pytest.mark.parametrize("bad", [None, 3, torch.nn.MSELoss(), torch.nn.functional.mse_loss, lambda a, b: a, "mean"])
+class Halved(torch.nn.CrossEntropyLoss):
+    """A subclass with arithmetic of its own."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return super().forward(input, target) / 2
+
+
+class Named(nn.CrossEntropyLoss):
+    """A subclass that computes what its parent does."""
+
+
+def test_a_subclass_is_explained_where_it_computes_what_its_parent_does() -> None:
+    assert explain(Named([1.0, 2.0]), torch.zeros(2, 2), torch.tensor([0, 1])).name == "Named"
+
+
+@pytest.mark.parametrize(
+    "bad", [Halved(), None, 3, torch.nn.MSELoss(), torch.nn.functional.mse_loss, lambda a, b: a, "mean"]
+)
 def test_another_loss_is_refused(bad: Any) -> None:
     with pytest.raises(TypeError, match=r"^explain: 'loss' must be a loss of steelyard or of PyTorch"):
         explain(bad, torch.zeros(2, 2), torch.tensor([0, 1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -615,6 +616,18 @@ def test_every_remedy_of_the_comparison_is_fine(name: str, counts: list[int]) ->
 def test_nothing_given_nothing_found() -> None:
     assert check() == []
     assert check(accumulation_steps=4, world_size=2) == []
+
+
+def test_any_mixture_of_set_ups_is_answered() -> None:
+    every = [setup for bad, near in CASES.values() for setup in [made for made, _ in bad] + near]
+    chance = random.Random(0)
+    for _ in range(300):
+        mixture: dict[str, Any] = {}
+        for setup in chance.sample(every, 3):
+            mixture |= setup
+        assert all(finding.code in RULES for finding in check(**mixture))
+    narrow = {"loss": CE([0.0, 1.0, 0.0]), "input": torch.zeros(1, 1, 2)}
+    assert "SY115" in [finding.code for finding in check(**narrow)]
 
 
 def test_batch_samplers_and_loaders_are_opened() -> None:

@@ -224,7 +224,7 @@ def still_in_the_softmax(setup: Setup) -> Said:
     input = setup.input_values
     if input is not None and input.dim() > 1 and setup.option_input == "logits" and input.numel():
         wide = input.cpu().double().softmax(1).movedim(1, -1)
-        share = float(wide[..., list(out)].sum(-1).mean())
+        share = float(wide[..., [c for c in out if c < wide.shape[-1]]].sum(-1).mean())
         measured = f"; in this batch it gets {percent(share)} of the probability"
     word = "Classes" if len(out) > 1 else "Class"
     return (

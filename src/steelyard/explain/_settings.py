@@ -96,7 +96,7 @@ def settings_of(loss: Any) -> Settings | None:
         return _of_module(loss)
     for entry in LOSSES.values():
         theirs = getattr(torch.nn, entry.module.__name__, None) if entry.torch else None
-        if theirs is not None and isinstance(loss, theirs):
+        if theirs is not None and isinstance(loss, theirs) and type(loss).forward is theirs.forward:
             names = ("weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
             options = {name: getattr(loss, name) for name in names if hasattr(loss, name)}
             return Settings(entry, type(loss).__name__, True, options, layer=_layer(loss))
@@ -105,7 +105,7 @@ def settings_of(loss: Any) -> Settings | None:
 
 def _of_module(loss: Loss) -> Settings | None:
     entry = next((entry for entry in LOSSES.values() if isinstance(loss, entry.module)), None)
-    if entry is None:
+    if entry is None or type(loss).forward is not entry.module.forward:  # a subclass may compute anything
         return None
     names = {*loss.statistics, *loss.settings, "reduction", "denominator", "empty"}
     options = {name: getattr(loss, name) for name in sorted(names)}
