@@ -44,6 +44,13 @@ def test_almost_the_same_rows_are_not_another_order() -> None:
     said(found, "cost differently", "on average, before any weight")
 
 
+def test_another_order_with_other_weights_is_not_the_same() -> None:
+    order = torch.tensor([0, 2, 1])
+    found = between((CE([1.0, 2.0]), Z, Y), (CE([1.0, 5.0]), Z[order], Y[order]))
+    assert not any("another order" in reason for reason in found.reasons)
+    said(found, "divides the sums by 5", "the second by 11")
+
+
 def test_rows_that_only_cost_the_same_are_not_called_the_same() -> None:
     z = torch.zeros(2, 2)
     found = between((CE([1.0, 2.0]), z, torch.tensor([0, 1])), (CE([2.0, 1.0]), z, torch.tensor([0, 1])))

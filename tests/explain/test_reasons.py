@@ -50,6 +50,7 @@ CASES: dict[str, list[tuple[Callable[[], Explanation], list[str], Callable[[], E
          on(CE(logit_offset=[0.0, -torch.inf]), Z2, t(0, 0))),
     ],
     "one_row": [
+        (on(CE([0.1, 1.0]), Z2[:1], t(0)), ["One row: "], on(CE([0.1, 1.0]), Z2[:1].expand(2, 2), t(0, 0))),
         (on(CE([0.1, 1.0]), Z2[:1], t(0)), ["weight 0.1 cancels", "but 0 gives 1.1711", "keeps it: 0.11711"],
          on(CE([0.1, 1.0], denominator="samples"), Z2[:1], t(0))),
         (on(CE([0.1, 1.0]), Z2, t(0, -100)), ["weight 0.1 cancels"], on(CE([0.1, 1.0]), Z2, t(0, 1))),
@@ -57,6 +58,7 @@ CASES: dict[str, list[tuple[Callable[[], Explanation], list[str], Callable[[], E
          on(CE([0.1, 1.0], label_smoothing=0.2), Z2[:1], t(0))),  # smoothed mass has other weights: no cancelling
     ],
     "equal_weights": [
+        (on(CE([2.0, 2.0]), Z2, torch.eye(2)), ["the same weight 2: it multiplies"], on(CE([1.0, 2.0]), Z2, t(0, 1))),
         (on(CE([2.0, 2.0]), Z2, t(0, 1)), ["All 2 rows have the same weight 2:", "cancels, as if there were none"],
          on(CE([2.0, 2.1]), Z2, t(0, 1))),
         (on(CE([2.0, 3.0]), Z3, t(1, 1, 1)), ["same weight 3, being all of class 1", "cancels"],
@@ -171,6 +173,9 @@ CASES: dict[str, list[tuple[Callable[[], Explanation], list[str], Callable[[], E
     ],
 }  # fmt: skip
 
+SEVERAL = ("equal_weights", "beside_pytorch", "nothing_left", "divides_by_rows")
+"""Reasons with several sentences, where a near miss may have another one."""
+
 PARAMETERS = [
     pytest.param(name, *case, id=f"{name}-{number}")
     for name, cases in CASES.items()
@@ -194,7 +199,7 @@ def test_a_reason_is_told_where_it_applies_and_not_where_it_nearly_does(
     assert all(word in said for word in words), said
     assert said in call().reasons
     other = FUNCTIONS[name](near())
-    assert other is None or not any(word in other for word in words), other
+    assert other is None or (name in SEVERAL and not any(word in other for word in words)), other
 
 
 @pytest.mark.parametrize("call", [call for cases in CASES.values() for call, _, _ in cases])

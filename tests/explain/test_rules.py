@@ -180,9 +180,10 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
             {"loss": CE(), "input": noise(6, 3).log_softmax(1)},  # harmless: its own log_softmax
             {"loss": CE(), "input": noise(6, 3)},
             {"loss": CE(), "input": t([0.1, 0.9], [0.0, 0.1])},
-            {"loss": CE(), "input": t([0.1, 0.9])[None]},  # one row that happens to add up to 1
+            {"loss": CE(), "input": t([0.1, 0.9])},  # one row that happens to add up to 1
             {"loss": NLL(), "input": noise(6, 3).log_softmax(1)},
             {"loss": nn.BCELoss(), "input": noise(64).sigmoid()},
+            {"loss": CE(), "input": t([0.5, 1.0, -0.5], [0.9, -0.4, 0.5])},  # adds up to 1, below 0 too
             {"loss": BCE(), "input": noise(64)},
             {"loss": BCE(), "input": torch.zeros(64)},  # before any training
             {"loss": BCE(), "input": noise(64, 3).softmax(1)[:8, 0]},  # too few to tell
@@ -254,6 +255,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
         [
             {"loss": CE.from_counts([100000, 100, 10], power=0.3), "counts": [100000, 100, 10]},
             {"loss": CE.from_counts([900, 90, 25], "balanced"), "counts": [900, 90, 25]},
+            {"loss": CE([1.0, -0.8]), "counts": [900, 1000]},  # which SY125 tells
             {"loss": CE([1.0, 1000.0]), "target": t(0, 0, 1)},  # too few rows to speak of
             {"loss": CE([1.0, 1000.0])},
         ],
@@ -297,6 +299,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
             {"loss": Focal(t(1.0, 10.0), True, gamma=0.0), "input": noise(9, 2), "target": labels(5, 4)},
             {"loss": nn.FocalLoss([1.0, 10.0]), "input": noise(9, 2), "target": labels(5, 4)},
             {"loss": Focal(t(1.0, 10.0), True)},
+            {"loss": Focal(t(1.0, 10.0), False), "input": noise(9, 2), "target": labels(9)},  # weight 1: all the same
         ],
     ),
     "SY111": (
@@ -403,6 +406,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
         [
             {"loss": nn.BalancedSoftmaxLoss([720, 80]), "labels": labels(900, 100)},  # the training part of it
             {"loss": nn.BalancedSoftmaxLoss([715, 85]), "labels": labels(900, 100)},  # by chance
+            {"loss": nn.BalancedSoftmaxLoss([28, 2]), "labels": labels(97, 3)},  # twice the share, of two rows
             {"loss": CE([1.0, 9.0]), "counts": [900, 100]},
             {"loss": CE([1.0, 1.0, 0.99]), "counts": [900, 100, 50]},
             *({"loss": CE(class_weights([9000, 700, 40], scheme)), "counts": [9000, 700, 40]} for scheme in (
@@ -422,6 +426,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
             {"sampler": rows([1.0, 9.0], Y), "labels": Y},
             {"sampler": rows([1.0, 9.0], Y), "labels": labels(5, 5), "probabilities": torch.full((10,), 0.5)},
             {"sampler": rows([1.0, 1.0], Y), "labels": Y, "probabilities": P10},
+            {"sampler": MINE, "labels": labels(5, 5), "probabilities": P10},  # as many by coincidence
             {"sampler": DataLoader(Split(100, split="val"), shuffle=True)},
         ],
     ),
@@ -439,6 +444,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
         [
             {"loss": CE(), "labels": Y, "probabilities": torch.full((100,), 0.5)},
             {"loss": CE([1.0, 9.0]), "labels": Y, "probabilities": P10, "threshold": 0.5},  # already taken back
+            {"loss": CE([1.0, 9.0]), "labels": labels(9, 1), "probabilities": torch.full((10,), 0.2)},  # or chance
             {"loss": CE([1.0, 9.0]), "labels": Y, "threshold": 0.9},
             {"loss": CE([1.0, 9.0]), "labels": Y},
             {"loss": CE([2.0, 2.0]), "labels": Y, "threshold": 0.5},

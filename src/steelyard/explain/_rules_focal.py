@@ -55,7 +55,7 @@ def focal_on_weighted(setup: Setup) -> Said:
     if own is None or input is None or target is None or input.dim() != 2 or target.shape != input.shape[:1]:
         return None
     gamma, weights = own
-    if target.is_floating_point() or gamma == 0 or spread(weights) <= UNEVEN or len(weights) != input.shape[1]:
+    if target.is_floating_point() or spread(weights) <= UNEVEN or len(weights) != input.shape[1]:
         return None
     y = target.cpu().long()
     if not len(y) or bool(((y < 0) | (y >= len(weights))).any()):
