@@ -142,6 +142,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
         [
             {"loss": CE([1.0, 3.0]), "sampler": rows([1.0, 3.0], Y), "labels": Y},  # half in each: balance
             {"loss": CE(), "sampler": rows([1.0, 9.0], Y), "labels": Y},
+            {"loss": nn.LogitAdjustedLoss([90, 10], tau=0.0), "sampler": MINE, "labels": Y},
             {"loss": CE([1.0, 9.0]), "sampler": RandomSampler(Y), "labels": Y},
             {"loss": CE([1.0, 9.0]), "sampler": Balanced(Y, power=0.0), "labels": Y},
             {"loss": CE([1.0, 9.0]), "sampler": rows([1.0, 1.0], Y)},
