@@ -202,6 +202,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
             ({"loss": BCE(pos_weight=[9.0], denominator="weights"), "target": t(0.0, 0.0, 1.0, 1.0), "world_size": 2},
              ["from 2 to 18"]),
             ({"loss": CE([1.0, 9.0]), "accumulation_steps": 2, "world_size": 3}, ["2 micro-batches × 3 ranks"]),
+            ({"loss": CE([1.0, 9.0]), "target": t([0, 1, 1], [1, 0, 0]), "world_size": 4}, ["its own sum of weights."]),
         ],
         [
             {"loss": CE([1.0, 9.0]), "target": t(0, 0, 0, 1)},

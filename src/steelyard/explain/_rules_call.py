@@ -44,7 +44,7 @@ def mean_of_means(setup: Setup) -> Said:
         return None
     what = "sum of weights" if uneven else "number of rows kept"
     measured = ""
-    if target is not None and not soft and target.numel() >= setup.shards:
+    if target is not None and not soft and target.dim() and target.shape[0] >= setup.shards:
         pieces_of = target.cpu().tensor_split(setup.shards)
         masses = [_mass(piece, weights if uneven else None, ignored) for piece in pieces_of]
         if max(masses) <= min(masses) * UNEVEN and min(masses) > 0:
@@ -55,8 +55,8 @@ def mean_of_means(setup: Setup) -> Said:
         (setup.accumulation_steps, "micro-batches"), (setup.world_size, "ranks")) if count > 1)  # fmt: skip
     return (
         f"The mean of {pieces} is not the mean of the whole: each piece divides by its own {what}.{measured}",
-        "Give every piece the denominator of all: loss(input, target, denominator=D) with D the sum over all pieces "
-        "and ranks, and add the gradients up instead of averaging them.",
+        "Give every piece the denominator of all, loss(input, target, denominator=D) as steelyard's losses take it, D "
+        "being the sum over all pieces and ranks; and add the gradients up instead of averaging them.",
     )
 
 
