@@ -13,6 +13,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 napoleon_numpy_docstring = False
+myst_heading_anchors = 2
 napoleon_custom_sections = [("Source", "notes_style"), ("Warns", "params_style")]
 # The pages link to tests and to the changelog, which are read in the repository.
 suppress_warnings = ["myst.xref_missing"]

@@ -63,7 +63,7 @@ def test_inspect(data: Path) -> None:
     found = json.loads(run("inspect", data, "-t", "y", "--json", "--drop", "c").stdout)
     assert set(found) == {
         "data", "rows", "target", "classes", "imbalance_ratio", "majority_accuracy", "duplicates", "columns",
-        "observations",
+        "observations", "findings",
     }  # fmt: skip
     assert [c["label"] for c in found["classes"]] == ["no", "yes"]
     assert {c["name"]: c["role"] for c in found["columns"]} == {"x": "number", "c": "unused", "y": "target"}
@@ -156,6 +156,20 @@ def test_compare_says_of_the_data_what_inspect_says(data: Path, tmp_path: Path) 
         assert all(sentence in table for sentence in said)
         page = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
         assert all(f"<li>{sentence}</li>" in page for sentence in said)
+
+
+def test_findings_are_printed_and_written(data: Path, tmp_path: Path) -> None:
+    marked = tmp_path / "marked.csv"
+    pl.DataFrame({"x": np.arange(90.0), "y": [0] * 40 + [1] * 40 + [255] * 10}).write_csv(marked)
+    done = run("inspect", marked, "--target", "y")
+    assert "SY114" in done.stdout
+    assert "Fix: If it does, leave it out" in done.stdout
+    assert "SY1" not in run("inspect", data, "--target", "y").stdout
+    done = run("compare", marked, "--target", "y", *QUICK, "--strategies", "", "--output", tmp_path / "out")
+    assert "SY114" in done.stdout
+    assert "SY114: Label 255" in html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert "SY114" in [finding["code"] for finding in written["findings"]]
 
 
 def test_compare_prints_the_python_where_asked_for(data: Path, tmp_path: Path) -> None:

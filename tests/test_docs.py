@@ -27,6 +27,22 @@ def test_the_page_of_losses_is_what_the_registry_says(generate):
     assert (ROOT / "docs/losses.md").read_text(encoding="utf-8") == generate.losses_page(), "run docs/generate.py"
 
 
+def test_the_page_of_findings_is_what_the_rules_say(generate):
+    text = (ROOT / "docs/findings.md").read_text(encoding="utf-8")
+    assert text == generate.findings_page(), "run docs/generate.py"
+    for code in generate.RULES:
+        assert re.search(rf"^{code} (error|warning|note): ", text, flags=re.MULTILINE), (
+            f"the example of {code} finds it"
+        )
+    anchors = {generate.anchor(rule.code, rule.title) for rule in generate.RULES.values()}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) == anchors
+
+
+def test_the_readme_counts_the_rules(generate):
+    assert f"looks for {len(generate.RULES)} mistakes" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{len(generate.RULES)} rules" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_the_table_in_the_readme_is_what_the_registry_says(generate):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == generate.readme(text), "run docs/generate.py"
@@ -36,7 +52,7 @@ def test_the_table_in_the_readme_is_what_the_registry_says(generate):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in link:
+        if "://" not in link and not link.startswith("#"):
             assert (page.parent / link.split("#")[0]).exists(), f"{page.name} links to {link}"
 
 

@@ -11,14 +11,17 @@ from steelyard._errors import NotInvertibleError
 from steelyard._version import __version__
 from steelyard.config import show_config
 from steelyard.counts import ClassCounts, count_classes, imbalance_ratio
+from steelyard.explain import check, explain
 from steelyard.weights import class_weights, pos_weight, sample_weights
 
 __all__ = [
     "ClassCounts",
     "NotInvertibleError",
     "__version__",
+    "check",
     "class_weights",
     "count_classes",
+    "explain",
     "functional",
     "imbalance_ratio",
     "information",

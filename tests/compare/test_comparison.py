@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_the_layout_of_the_json_stands(comparison: Comparison) -> None:
     report = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert report["format"] == 2
     assert set(report) == {
-        "format", "data", "settings", "baselines", "strategies", "recommendation", "python", "versions"
+        "format", "data", "settings", "baselines", "strategies", "recommendation", "findings", "python", "versions"
     }  # fmt: skip
     assert set(report["data"]) == {
         "name", "target", "rows", "classes", "imbalance_ratio", "duplicates", "kept_together", "columns", "notes"
@@ -283,6 +284,30 @@ def test_inspect_says_what_stands_out(frame: pl.DataFrame) -> None:
     assert "'name' is left out: nearly every value is different" in text
     balanced = inspect(pl.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": list("abab")}), "y")
     assert balanced.observations[0].startswith("The classes are about equally frequent")
+
+
+def test_inspect_shows_what_check_finds() -> None:
+    marked = pl.DataFrame({"x": np.arange(90.0), "y": [0] * 40 + [1] * 40 + [255] * 10})
+    found = inspect(marked, "y")
+    assert [finding.code for finding in found.findings] == ["SY114"]
+    assert found.to_dict()["findings"] == found.findings.to_dict()
+    assert inspect(marked.with_columns(pl.col("y").replace(255, 2)), "y").findings == []
+    mixed = marked.with_columns(pl.col("y").cast(pl.Float64) + 0.5 * (pl.col("y") > 1))
+    assert inspect(mixed, "y").findings == []  # 0, 1 and 255.5 have but words in common
+
+
+def test_compare_shows_what_check_finds_in_the_recommended_remedy(comparison: Comparison) -> None:
+    told = replace(comparison, recommendation=replace(comparison.recommendation, strategy="weights"))
+    (bent,) = (finding for finding in told.findings if finding.code == "SY118")
+    outcome = next(o for o in comparison.outcomes if o.strategy.name == "weights")
+    assert outcome.probabilities is not None
+    rarest = comparison.table.words.index("rarest")
+    assert f"average {100 * outcome.probabilities[:, rarest].mean():.1f}".removesuffix(".0") in bent.message
+    assert "class 'rarest'" in bent.message
+    assert told.to_dict()["findings"] == told.findings.to_dict()
+    for name in ("none", "threshold"):
+        told = replace(comparison, recommendation=replace(comparison.recommendation, strategy=name))
+        assert not any(finding.code == "SY118" for finding in told.findings)
 
 
 def test_equal_rows_on_both_sides_are_not_called_kept_together(frame: pl.DataFrame) -> None:

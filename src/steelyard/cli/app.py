@@ -1,4 +1,4 @@
-"""The three commands. Each parses, calls one public function and prints; what is printed is in ``show``."""
+"""The four commands. Each parses, calls one public function and prints; what is printed is in ``show``."""
 
 from __future__ import annotations
 
@@ -141,6 +141,93 @@ def weights(
             )
         else:
             show.weights(table, code, scheme)
+
+
+@app.command()
+def explain(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Saved logits and labels: CSV, TSV, Parquet or npz.", show_default=False),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", show_default=False,
+            help="The column or array of labels, again for each of several (usually: target, labels, label or y).",
+        ),
+    ] = None,
+    logits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logits", "-l", show_default=False,
+            help="A column of logits, again for each class (usually: all other numbers); of an npz, the array.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            help="Its function, such as cross_entropy, nll_loss or focal_loss (usually: cross_entropy, and for one "
+            "column of logits binary_cross_entropy_with_logits).",
+        ),
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(metavar="W,W,...", help="Class weights.", show_default=False)
+    ] = None,
+    pos_weight: Annotated[
+        str | None, typer.Option(metavar="P[,P,...]", help="Weight of positives.", show_default=False)
+    ] = None,
+    sample_weight: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A column or array of row weights.", show_default=False)
+    ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Training rows of each class, for losses and checks.", show_default=False),
+    ] = None,
+    smoothing: Annotated[float | None, typer.Option(help="Label smoothing.", show_default=False)] = None,
+    gamma: Annotated[float | None, typer.Option(help="Focusing.", show_default=False)] = None,
+    ignore_index: Annotated[int | None, typer.Option(help="A label that is left out.", show_default=False)] = None,
+    reduction: Annotated[str, typer.Option(help="mean, sum or none.")] = "mean",
+    denominator: Annotated[
+        str, typer.Option(help="What a mean divides by: torch, weights, samples, or a number.")
+    ] = "torch",
+    rows: Annotated[int, typer.Option(help="How many rows --json lists, those that contribute most.")] = 10,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Say what a loss did with saved predictions: who cost what, what divides the sum, and why the number is so."""
+    with exit_codes(debug, bad_input=(ValueError, TypeError, IndexError, OSError)):
+        import functools
+
+        from steelyard import functional
+        from steelyard.cli import show
+        from steelyard.cli.predictions import numbers_of, read_predictions
+        from steelyard.explain import check
+        from steelyard.explain import explain as library
+
+        found = read_predictions(file, target or (), logits or (), sample_weight, loss)
+        given: dict[str, Any] = {
+            "weight": numbers_of(weight, "weight"), "pos_weight": numbers_of(pos_weight, "pos-weight"),
+            "sample_weight": found.sample_weight, "label_smoothing": smoothing, "gamma": gamma,
+            "ignore_index": ignore_index, "reduction": reduction, "denominator": _number_or_word(denominator),
+        }  # fmt: skip
+        options = {name: value for name, value in given.items() if value is not None}
+        numbers = numbers_of(counts, "counts")
+        of_loss = {} if numbers is None or found.loss not in show.COUNTED else {"counts": numbers}
+        function = functools.partial(getattr(functional, found.loss), **options, **of_loss)
+        explanation = library(function, found.input, found.target)
+        findings = check(loss=function, input=found.input, target=found.target, counts=numbers)
+        if as_json:
+            _print_json({"file": file.name, **explanation.to_dict(rows), "findings": findings.to_dict()})
+        else:
+            show.explanation(explanation, findings)
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @app.command()

@@ -14,9 +14,24 @@ from rich.table import Table
 
 from steelyard.compare import METRICS, Comparison, Inspection
 from steelyard.compare.report import change_text, verdict
+from steelyard.explain import Explanation, Findings
+from steelyard.registry import LOSSES
 
-__all__ = ["comparison", "inspection", "progress_bar", "weight_code", "weight_table", "weights"]
+__all__ = [
+    "COUNTED",
+    "comparison",
+    "explanation",
+    "inspection",
+    "progress_bar",
+    "weight_code",
+    "weight_table",
+    "weights",
+]
 
+COUNTED = tuple(name for name, entry in LOSSES.items() if entry.counts)
+"""Losses that take class counts."""
+
+SEVERE = {"error": "red", "warning": "yellow", "note": "dim"}
 COLOURS = {"better": "green", "worse": "yellow", "": "dim"}
 
 
@@ -84,12 +99,32 @@ def inspection(found: Inspection) -> None:
     console.print(table)
     console.print()
     _bullets(console, data["observations"])
+    _findings(console, found.findings)
 
 
 def _bullets(console: Console, lines: Sequence[str]) -> None:
     grid = Table.grid(padding=(0, 1))
     for line in lines:
         grid.add_row("•", escape(line))
+    console.print(grid)
+
+
+def explanation(found: Explanation, findings: Findings) -> None:
+    """Print what a loss did, and what looks wrong about it."""
+    console = _console()
+    console.print(found)
+    _findings(console, findings)
+
+
+def _findings(console: Console, findings: Findings) -> None:
+    """What ``check`` found, or nothing."""
+    if not findings:
+        return
+    console.print("\nTo look at (docs/findings.md says why):")
+    grid = Table.grid(padding=(0, 1))
+    for finding in findings:
+        grid.add_row(f"[{SEVERE[finding.severity]}]{finding.code}[/]", escape(finding.message))
+        grid.add_row("", escape(f"Fix: {finding.fix}"))
     console.print(grid)
 
 
@@ -201,6 +236,7 @@ def comparison(found: Comparison, written: Sequence[str], *, code: bool = False)
         _bullets(console, [cost.replace("`", "") for cost in advice.costs])
     console.print("About the data:")
     _bullets(console, found.observations)
+    _findings(console, found.findings)
     console.print()
     for path in written:
         console.print(escape(path), soft_wrap=True)

@@ -10,10 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 
 from steelyard._version import __version__
 from steelyard.compare.evaluate import METRICS
-from steelyard.compare.inspection import Duplicates, Inspection, class_table, find_duplicates
+from steelyard.compare.inspection import Duplicates, Inspection, class_counts, class_table, find_duplicates
 from steelyard.compare.paste import script
 from steelyard.compare.read import bad
 from steelyard.compare.recommend import Recommendation, Scores, recommend
@@ -22,6 +23,7 @@ from steelyard.compare.splits import make_splits
 from steelyard.compare.strategies import ALWAYS, STRATEGIES
 from steelyard.compare.table import Table, load
 from steelyard.compare.train import Recipe, quiet_threads
+from steelyard.explain import Findings, check
 from steelyard.posterior import Reliability, reliability
 
 __all__ = ["Comparison", "Settings", "compare"]
@@ -103,6 +105,14 @@ class Comparison:
         """What stands out in the data, the same sentences that :func:`inspect` gives."""
         return Inspection(self.table, self.duplicates).observations
 
+    @property
+    def findings(self) -> Findings:
+        """What :func:`steelyard.check` says of the recommended remedy: its loss, and what its network says."""
+        chosen = next(o for o in self.outcomes if o.strategy.name == self.recommendation.strategy)
+        loss = chosen.strategy.training(torch.from_numpy(self.table.counts)).loss
+        judged = None if chosen.strategy.tuned else chosen.probabilities  # tuned cut-offs are no argmax
+        return check(loss=loss, probabilities=judged, **class_counts(self.table))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain values, ready for JSON. The same data, options and versions give the same values."""
         table, scores = self.table, self.scores
@@ -151,6 +161,7 @@ class Comparison:
             "baselines": self.baselines,
             "strategies": strategies,
             "recommendation": self.recommendation.to_dict(),
+            "findings": self.findings.to_dict(),
             "python": self.python,
             "versions": versions(),
         }

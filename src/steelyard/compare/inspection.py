@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from steelyard.compare.table import Table, group_rows, load
+from steelyard.counts import ClassCounts
+from steelyard.explain import Findings, check
 
-__all__ = ["Duplicates", "Inspection", "find_duplicates", "inspect"]
+__all__ = ["Duplicates", "Inspection", "class_counts", "find_duplicates", "inspect"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class Inspection:
             said.append(f"Missing values: {', '.join(missing)}. They are filled in, and a column says where.")
         return said + list(table.notes)
 
+    @property
+    def findings(self) -> Findings:
+        """What :func:`steelyard.check` says of the classes."""
+        return check(**class_counts(self.table))
+
     def _equal_rows_together(self) -> bool:
         alike = group_rows(self.table.features)
         pairs = np.unique(np.stack([alike, self.table.groups]), axis=1)
@@ -121,6 +128,7 @@ class Inspection:
             "duplicates": self.duplicates.to_dict(),
             "columns": [column.to_dict() for column in table.columns],
             "observations": self.observations,
+            "findings": self.findings.to_dict(),
         }
 
 
@@ -131,6 +139,13 @@ def class_table(table: Table) -> list[dict[str, Any]]:
     return [
         {"label": table.classes[c], "count": int(counts[c]), "share": float(counts[c] / counts.sum())} for c in order
     ]  # fmt: skip
+
+
+def class_counts(table: Table) -> dict[str, Any]:
+    """``counts`` and ``labels`` as :func:`steelyard.check` takes them, the classes as the data names them."""
+    kinds = {type(label) for label in table.classes}
+    names = table.classes if len(kinds) == 1 and kinds <= {int, str, bool} else table.words
+    return {"counts": ClassCounts(names, table.counts), "labels": [names[c] for c in table.target.tolist()]}
 
 
 def inspect(source: Any, target: str, *, drop: Sequence[str] = ()) -> Inspection:

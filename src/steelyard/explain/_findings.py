@@ -1,0 +1,55 @@
+"""What :func:`steelyard.check` answers."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass
+
+__all__ = ["SEVERITIES", "Finding", "Findings"]
+
+SEVERITIES = ("error", "warning", "note")
+"""Worst first: the result is wrong or fails; it is not what was meant; it is worth knowing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mistake.
+
+    Attributes:
+        code: Stable name of the rule, ``"SY101"`` and so on; docs/findings.md has a section for each.
+        severity: ``"error"``, ``"warning"`` or ``"note"``.
+        message: What is wrong, with the numbers that were measured.
+        fix: What to do.
+    """
+
+    code: str
+    severity: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.severity}: {self.message}\n  Fix: {self.fix}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+class Findings(list[Finding]):
+    """A list of findings, worst first, that prints as text and shows in a notebook."""
+
+    def __str__(self) -> str:
+        return "\n".join(str(finding) for finding in self) or "No findings."
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return "<p>No findings.</p>"
+        parts = []
+        for found in self:
+            message, fix = html.escape(found.message), html.escape(found.fix)
+            parts.append(f"<li><b>{found.code} {found.severity}</b>: {message}<br><i>Fix:</i> {fix}</li>")
+        return "<ul>" + "".join(parts) + "</ul>"
+
+    def to_dict(self) -> list[dict[str, str]]:
+        """Plain values, ready for JSON."""
+        return [finding.to_dict() for finding in self]
