@@ -11,9 +11,8 @@ import torch
 
 from steelyard._errors import describe, refuse
 from steelyard.counts._tally import Progress, Tally
-from steelyard.counts._value import ClassCounts
 
-__all__ = ["as_array", "multilabel_counts", "tally_array"]
+__all__ = ["as_array", "tally_array", "tally_rows"]
 
 _CHUNK = 2**22  # labels counted at a time: bounds the memory of the conversions below
 
@@ -121,10 +120,10 @@ def _position(row: int) -> str:
     return f"position {row}"
 
 
-def multilabel_counts(
-    array: np.ndarray, num_classes: int | None, ignore_index: int | None, progress: Progress | None
-) -> ClassCounts:
-    """Positives and negatives of each column of zeros and ones."""
+def tally_rows(
+    array: np.ndarray, num_classes: int | None, ignore_index: int | None, progress: Progress | None, where: str = ""
+) -> Tally:
+    """Positives and negatives of each column of zeros and ones; ``where`` they are goes into errors."""
     function, rows, columns = "count_classes", *array.shape
     if array.dtype.kind not in "biuf":
         refuse(function, "source", "zeros and ones where it has two dimensions (multi-label)", array, error=TypeError)
@@ -145,9 +144,14 @@ def multilabel_counts(
             row, column = (int(index) for index in np.argwhere(unknown)[0])
             rule = "zeros and ones where it has two dimensions (multi-label)"
             hint = "For a map of class indices, pass its .flatten()."
-            refuse(function, "source", rule, f"{part[row, column].item()} at position ({start + row}, {column})", hint)
+            what = f"{part[row, column].item()} at position ({start + row}, {column}){where}"
+            refuse(function, "source", rule, what, hint)
         positives += yes.sum(0)
         negatives += no.sum(0)
         if progress is not None:
             progress(min(start + step, rows), rows)
-    return ClassCounts(range(columns), positives, negatives=negatives, total=rows)
+    return Tally(range(columns), positives.tolist(), _nowhere, str, negatives=negatives.tolist(), total=rows)
+
+
+def _nowhere(entries: list[int]) -> tuple[int, int]:
+    return 0, entries[0]  # zeros and ones are checked as they are read
