@@ -87,8 +87,7 @@ def dataset_labels(dataset: Any, target: Any = None) -> Labels:
         parts = tuple(dataset_labels(part, target) for part in dataset.datasets)
         return Labels(parts=parts, size=sum(part.size for part in parts))
     if isinstance(dataset, TensorDataset):
-        values = dataset.tensors[_tensor_number(dataset, target)]
-        return Labels(values, size=len(values))
+        return Labels(dataset.tensors[_tensor_number(dataset, target)], size=len(dataset))
     if target is not None:
         hint = "Other data sets are counted by their labels."
         rule = "None, or the number of a tensor in a TensorDataset"

@@ -39,7 +39,7 @@ def warn_of_loader(loader: DataLoader[Any], labels_known: bool) -> None:
     if labels_known:
         said.append("it reads every sample, where count_classes(loader.dataset) reads none")
     if said:
-        warnings.warn(f"count_classes: of this DataLoader: {'; '.join(said)}.", UserWarning, stacklevel=4)
+        warnings.warn(f"count_classes: of this DataLoader: {'; '.join(said)}.", UserWarning, stacklevel=3)
 
 
 def _has_plain_batches(loader: DataLoader[Any]) -> bool:

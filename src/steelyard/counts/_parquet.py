@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from steelyard._errors import refuse
 from steelyard.counts._frames import first_line
@@ -137,18 +138,18 @@ def _add_integers(counts: Counts, batch: Any, low: int, high: int) -> None:
     batch = _without_nulls(counts, batch)
     if len(batch) == 0:
         return
-    values = torch.from_dlpack(batch)  # as it is: through numpy, PyTorch would warn that it may not write
+    values = from_dlpack(batch)  # as it is: through numpy, PyTorch would warn that it may not write
     bins = torch.bincount(values - low if low else values, minlength=high - low + 1)
     if len(bins) > high - low + 1:  # the statistics were wrong
         raise _LeftToPolars
-    _add(counts, {low + label: bins[label].item() for label in bins.nonzero().flatten().tolist()})
+    _add(counts, {low + label: int(bins[label]) for label in bins.nonzero().flatten().tolist()})
 
 
 def _add_words(counts: Counts, batch: Any) -> None:
     if not hasattr(batch, "dictionary") or len(batch.dictionary) > _WIDEST:
         raise _LeftToPolars
     batch = _without_nulls(counts, batch)
-    bins = torch.bincount(torch.from_dlpack(batch.indices), minlength=len(batch.dictionary)).tolist()
+    bins = torch.bincount(from_dlpack(batch.indices), minlength=len(batch.dictionary)).tolist()
     words = batch.dictionary.to_pylist()
     _add(counts, {word: rows for word, rows in zip(words, bins, strict=True) if rows})
 

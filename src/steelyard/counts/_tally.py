@@ -165,23 +165,19 @@ def finish(tally: Tally, num_classes: int | None, ignore_index: int | None) -> C
         entries.pop(ignore_index, None)
         if not entries:
             refuse("count_classes", "source", "at least one label", f"none besides ignore_index={ignore_index}")
-    classes: Sequence[Any]
     # The order of declared categories is that of their codes, which is what a model trains on.
-    keys = classes = sorted(entries) if tally.order is None else list(tally.order)
-    names = tally.names
-    if names is not None and kind is str:  # labels that are names already
-        keys = classes = list(names) if set(names) >= set(entries) else sorted(entries)
-        names = None
-    if names is not None:
-        if num_classes not in (None, len(names)):
-            refuse(
-                "count_classes", "num_classes", f"{len(names)}, the classes that the source names, or None", num_classes
-            )
-        num_classes, classes = len(names), list(names)
+    keys: Sequence[Any] = sorted(entries) if tally.order is None else list(tally.order)
+    named: Sequence[Any] | None = tally.names
+    if named is not None and kind is str:  # labels that are names already
+        keys, named = (list(named) if set(named) >= set(entries) else keys), None
+    if named is not None:
+        if num_classes not in (None, len(named)):
+            rule = f"{len(named)}, the classes that the source names, or None"
+            refuse("count_classes", "num_classes", rule, num_classes)
+        num_classes = len(named)
     if num_classes is not None:
         _check_range(tally, kind, num_classes, ignore_index)
         keys = range(num_classes)
-        classes = classes if names is not None else keys
 
     def column(values: Sequence[int]) -> list[int]:
         return [sum(values[entry] for entry in entries.get(key, ())) for key in keys]
@@ -190,7 +186,7 @@ def finish(tally: Tally, num_classes: int | None, ignore_index: int | None) -> C
     if tally.images is not None:
         images = {"images": column(tally.images), "num_images": tally.total}
         images |= {} if tally.pixels is None else {"image_pixels": column(tally.pixels)}
-    return ClassCounts(classes, column(tally.counts), **images)
+    return ClassCounts(keys if named is None else named, column(tally.counts), **images)
 
 
 def _check_range(tally: Tally, kind: type, num_classes: int, ignore_index: int | None) -> None:

@@ -264,7 +264,8 @@ class ClassCounts:
         def both(mine: np.ndarray | None, theirs: np.ndarray | None) -> np.ndarray | None:
             if mine is None or theirs is None:
                 return None
-            return self._spread(mine, classes) + other._spread(theirs, classes)
+            total: np.ndarray = self._spread(mine, classes) + other._spread(theirs, classes)
+            return total
 
         rest: dict[str, Any] = {}
         if self._negatives is not None:
