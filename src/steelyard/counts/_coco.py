@@ -190,7 +190,8 @@ class _Text:
                 if self._ended or len(self._text) - self._at > _LARGEST:
                     raise
             else:
-                if end < len(self._text) or self._ended:  # a number that ends a piece may go on in the next
+                # A number at the end of a piece may go on in the next: 1, 1., 1.5, 1.5e, 1.5e3.
+                if self._ended or (end < len(self._text) and self._text[end] not in "0123456789.eE+-"):
                     self._at = end
                     return found
             self._more()

@@ -12,7 +12,7 @@ import torch
 from steelyard._errors import describe, refuse
 from steelyard.counts._tally import Progress, Tally
 
-__all__ = ["as_array", "tally_array", "tally_rows"]
+__all__ = ["as_array", "as_zeros_and_ones", "tally_array", "tally_rows"]
 
 _CHUNK = 2**22  # labels counted at a time: bounds the memory of the conversions below
 
@@ -59,7 +59,7 @@ def tally_array(array: np.ndarray, progress: Progress | None) -> Tally:
         return _tally_objects(array.tolist(), progress)
     span = (int(array.min()), int(array.max())) if array.dtype.kind in "iu" and array.size else None
     if array.dtype.kind == "b":
-        array, span = array.view(np.uint8), (0, 1)
+        array, span = as_zeros_and_ones(array), (0, 1)
         names: list[Any] = [False, True]
     elif span is not None and span[1] - span[0] <= max(4 * array.size, 2**16):
         names = list(range(span[0], span[1] + 1))
@@ -114,6 +114,11 @@ def _first(array: np.ndarray, raw: list[Any], entries: list[int]) -> tuple[int, 
     row = int(mask.argmax())
     label = array[row].item()
     return row, next(entry for entry in entries if raw[entry] == label or (label != label and raw[entry] != raw[entry]))
+
+
+def as_zeros_and_ones(array: np.ndarray) -> np.ndarray:
+    """Bools as uint8; some, such as Pillow's, are not 1 in memory where they are true."""
+    return (array.view(np.uint8) != 0).view(np.uint8)
 
 
 def _position(row: int) -> str:

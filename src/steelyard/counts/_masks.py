@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from steelyard._errors import refuse
-from steelyard.counts._labels import as_array, tally_array
+from steelyard.counts._labels import as_array, as_zeros_and_ones, tally_array
 from steelyard.counts._tally import Progress, Sum, Tally
 
 __all__ = ["MASKS", "is_mask_list", "tally_mask_files", "tally_masks"]
@@ -62,7 +62,7 @@ def _tally_mask(mask: np.ndarray, name: str, ignore_index: int | None) -> Tally:
         error = TypeError if mask.ndim == 2 else ValueError
         refuse("count_classes", "source", _RULE, f"{mask.dtype} of shape {mask.shape} at {name}", hint, error=error)
     flat = np.ascontiguousarray(mask).reshape(-1)
-    part = tally_array(flat.view(np.uint8) if mask.dtype.kind == "b" else flat, None)
+    part = tally_array(as_zeros_and_ones(flat) if mask.dtype.kind == "b" else flat, None)
     # The pixels of an image are those that count, whichever class they have: ignored ones are nobody's.
     ignored = sum(n for label, n in zip(part.labels, part.counts, strict=True) if label == ignore_index)
     size, width = len(part.labels), mask.shape[1]
