@@ -98,7 +98,7 @@ def test_spark_says_what_is_wrong(spark: Any) -> None:
         count_classes(frame, "z")
     broken = frame.selectExpr("raise_error('no such luck') as y")
     with pytest.raises(
-        ValueError, match=r"a frame that Pyspark can compute; got one that fails: .*no such luck"
+        ValueError, match=r"a frame that pyspark can compute; got one that fails: .*no such luck"
     ) as told:
         count_classes(broken, "y")
     assert "\n" not in str(told.value)
@@ -163,7 +163,7 @@ def test_types_that_name_no_class() -> None:
 def test_an_engine_that_fails(tmp_path: Path) -> None:
     relation = duckdb.sql("select case when range = 3 then error('no such luck') else range end as y from range(5)")
     with pytest.raises(
-        ValueError, match=r"a frame that Duckdb can compute; got one that fails: .*no such luck"
+        ValueError, match=r"a frame that duckdb can compute; got one that fails: .*no such luck"
     ) as told:
         count_classes(relation, "y")
     assert "\n" not in str(told.value)

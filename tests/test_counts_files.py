@@ -309,7 +309,7 @@ def test_a_wide_file_lists_its_first_columns(tmp_path: Path) -> None:
 
 def test_a_pandas_frame_with_the_column_twice() -> None:
     with pytest.raises(
-        ValueError, match="a frame whose columns have different names; got one that has not: .*'y' 2 times"
+        ValueError, match=r"a frame whose columns have different names; got one that has not: .*'y' 2 times"
     ):
         count_classes(pd.DataFrame([[0, 1]], columns=["y", "y"]), "y")
 

@@ -71,13 +71,14 @@ def _reading(path: Path, separator: str | None) -> Iterator[None]:
     """Turn what goes wrong inside Polars into one sentence that names the file, and the row where that can be found."""
     try:
         yield
-    except import_polars().exceptions.PolarsError as error:
+    except (import_polars().exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not that of a packed file
+            what = f"'{path}': {error.strerror or error}"
+            refuse("count_classes", "source", "a readable file", what, error=type(error))
         reason = csv_fault(path, separator) if separator else None
         what = f"'{path}', {reason or first_line(error)}"
         kind = "Parquet" if separator is None else "CSV"
         refuse("count_classes", "source", f"a readable {kind} file", what)
-    except OSError as error:
-        refuse("count_classes", "source", "a readable file", f"'{path}': {error.strerror or error}", error=type(error))
 
 
 def csv_fault(path: Path, separator: str) -> str | None:

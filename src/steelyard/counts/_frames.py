@@ -103,7 +103,7 @@ def _tally_lazy(frame: nw.LazyFrame[Any], target: str, progress: Progress | None
         try:
             return work()
         except Exception as error:  # every engine has its own, which have no class in common
-            _cannot_compute(frame.implementation.name.title(), error)
+            _cannot_compute(frame.implementation.value, error)
 
     schema = computed(frame.collect_schema)
     check_column(target, schema.names(), "the frame")

@@ -73,7 +73,8 @@ def _fast(path: Path, target: str, progress: Progress | None) -> Counts | None:
             for batch in batches:
                 found = pc.value_counts(batch.column(0))
                 for label, count in zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True):
-                    counts[type(label), label] = counts.get((type(label), label), 0) + count
+                    key = (type(label), label) if label == label else (type(None), None)
+                    counts[key] = counts.get(key, 0) + count
                 done += batch.num_rows
                 if progress is not None:
                     progress(done, None)

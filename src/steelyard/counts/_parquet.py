@@ -139,8 +139,11 @@ def _add_integers(counts: Counts, batch: Any, low: int, high: int) -> None:
     if len(batch) == 0:
         return
     values = from_dlpack(batch)  # as it is: through numpy, PyTorch would warn that it may not write
-    bins = torch.bincount(values - low if low else values, minlength=high - low + 1)
-    if len(bins) > high - low + 1:  # the statistics were wrong
+    try:
+        bins = torch.bincount(values - low if low else values, minlength=high - low + 1)
+    except RuntimeError:  # a negative number: the statistics were wrong
+        raise _LeftToPolars from None
+    if len(bins) > high - low + 1:  # likewise
         raise _LeftToPolars
     _add(counts, {low + label: int(bins[label]) for label in bins.nonzero().flatten().tolist()})
 
