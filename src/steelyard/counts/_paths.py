@@ -229,7 +229,8 @@ def _table_files(path: Path) -> list[Path]:
         hint = "Name those that count with a pattern."
         refuse("count_classes", "source", "a folder of one kind of table", f"'{two[0]}' and '{two[1]}'", hint)
     if not found:
-        refuse("count_classes", "source", "a folder with tables where a target is given", f"'{path}', which has none")
+        rule, hint = "a folder with tables where a target is given", "Images and masks have no columns: leave it out."
+        refuse("count_classes", "source", rule, f"'{path}', which has none", hint)
     return found
 
 
