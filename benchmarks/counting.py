@@ -1,7 +1,7 @@
 """Count labels in a Parquet file: `python -m benchmarks.counting`, from the root of the repository.
 
-Steelyard beside the line of pandas that people write, and beside the group-by of two engines. Values are compared first;
-contenders take turns in a new order every round; each one's peak memory is that of a process of its own.
+Steelyard beside the line of pandas that people write, and beside the group-by of two engines. Values are compared
+first; contenders take turns in a new order every round; the peak memory of each is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -206,8 +206,8 @@ def block() -> str:
         f"{protocol['rows']:,} labels of {protocol['classes']} classes in one file of Parquet, in groups of "
         f"{protocol['row_group']:,} rows as pandas writes them; {machine['processor']}, {machine['threads']} threads; "
         f"Steelyard {machine['steelyard']}, pandas {machine['pandas']}, Polars {machine['polars']}, DuckDB "
-        f"{machine['duckdb']}, PyArrow {machine['pyarrow']}; medians of {protocol['rounds']} rounds, ratios of times in the "
-        f"same round with their quartiles; load {machine['load_before']:g} before the run; {machine['date']}. "
+        f"{machine['duckdb']}, PyArrow {machine['pyarrow']}; medians of {protocol['rounds']} rounds, ratios of times in "
+        f"the same round with their quartiles; load {machine['load_before']:g} before the run; {machine['date']}. "
         "Data: `benchmarks/results/counting/cpu.json`."
     )
     return f"{words}\n\n{_table(result)}"
