@@ -1,7 +1,9 @@
 """Count labels in a Parquet file: `python -m benchmarks.counting`, from the root of the repository.
 
-Steelyard beside the line of pandas that people write, and beside the group-by of two engines. Values are compared
-first; contenders take turns in a new order every round; the peak memory of each is that of a process of its own.
+Steelyard beside the line of pandas that people write, and beside the group-by of two engines. Every sample is a process
+of its own, in a new order every round, with its libraries loaded and the file in the system's cache: the first call, which
+is what counting once costs, and the next, which finds memory that the process already has. Peak memory is that of the
+first. A sample whose counts are wrong ends the contender.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ START, END = "<!-- counting: written by benchmarks/counting.py -->", "<!-- /coun
 ROWS, GROUP, CLASSES, SEED = 10**8, 2**20, 100, 0
 OURS, PANDAS = "steelyard", "pandas"
 KINDS = ("int64", "string")
+CALLS = ("first_seconds", "next_seconds")
 
 Counts = dict[Any, int]
 
@@ -77,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"labels in the file ({ROWS:,})")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="times of every contender (5), 2 or more")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON; only a run of all rows is kept without it")
-    parser.add_argument("--memory", nargs=2, metavar=("CONTENDER", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--sample", nargs=2, metavar=("CONTENDER", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.memory:
-        print(json.dumps(_measure_memory(*options.memory)))
+    if options.sample:
+        print(json.dumps(_measure(*options.sample)))
         return 0
     if options.rows < 1 or options.rounds < 2:
         parser.error("--rows must be 1 or more, and --rounds 2 or more")
@@ -130,47 +133,66 @@ def _run(rows: int, rounds: int) -> dict[str, Any]:
 
 
 def _case(path: str, truth: Counts, rounds: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, count in CONTENDERS.items():  # which also loads the libraries, and the file into the system's cache
-        _say(f"{name}: comparing counts")
-        counts = count(path)
-        found[name] = {} if counts == truth else {"refused": "its counts are not those that were written"}
-    names = [name for name, entry in found.items() if not entry]
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
+    found: dict[str, dict[str, Any]] = {name: {} for name in CONTENDERS}
     order = random.Random(SEED)
     for number in range(rounds):
-        _say(f"round {number + 1} of {rounds}")
-        for name in order.sample(names, len(names)):
-            start = time.perf_counter()
-            CONTENDERS[name](path)
-            samples[name].append(time.perf_counter() - start)
+        for name in order.sample(list(CONTENDERS), len(CONTENDERS)):
+            if found[name]:
+                continue
+            _say(f"round {number + 1} of {rounds}: {name}")
+            sample = _sample(name, path)
+            if dict(map(tuple, sample.pop("counts"))) != truth:
+                found[name] = {"refused": "its counts are not those that were written"}
+            samples[name].append(sample)
+    names = [name for name in CONTENDERS if not found[name]]
     for name in names:
-        found[name]["seconds"] = quartiles(samples[name])
-        found[name]["peak_extra_bytes"] = _peak_memory(name, path)
+        for when in CALLS:
+            found[name][when] = quartiles([sample[when] for sample in samples[name]])
+        peaks = [sample["peak_extra_bytes"] for sample in samples[name]]
+        found[name]["peak_extra_bytes"] = None if None in peaks else max(peaks)
     rivals = [name for name in names if name != OURS] if OURS in names else []
-    ratios = {f"{name} / {OURS}": ratio(samples[name], samples[OURS]) for name in rivals}
-    return {"contenders": found, "ratios": ratios}
+    return {
+        "contenders": found,
+        "ratios": {
+            f"{name} / {OURS}": {
+                when: ratio([s[when] for s in samples[name]], [s[when] for s in samples[OURS]]) for when in CALLS
+            }
+            for name in rivals
+        },
+    }
 
 
-def _peak_memory(name: str, path: str) -> int | None:
-    """Bytes over what the process holds once its libraries are loaded; None where the system does not say."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    command = [sys.executable, "-m", "benchmarks.counting", "--memory", name, path]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    return int(json.loads(done.stdout))
+def _sample(name: str, path: str) -> dict[str, Any]:
+    """Seconds of the first call and of the next, and the memory of the first, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.counting", "--sample", name, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"benchmarks: {name} failed: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def _measure_memory(name: str, path: str) -> int:
+def _measure(name: str, path: str) -> dict[str, Any]:
+    """One sample. Bytes are those over what the process holds once its libraries are loaded, where the system says."""
+    count, peak = CONTENDERS[name], Path("/proc/self/clear_refs")
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.parquet"
         write(small, "int64", 1000)
-        CONTENDERS[name](str(small))  # loads what is loaded once
+        count(str(small))  # loads what is loaded once
+    Path(path).read_bytes()
     hand_back()
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    CONTENDERS[name](path)
-    return max(0, resident("VmHWM") - before)
+    before = resident("VmRSS") if peak.exists() else 0
+    if peak.exists():
+        peak.write_text("5")
+    times = []
+    for _ in CALLS:
+        start = time.perf_counter()
+        counts = count(path)
+        times.append(time.perf_counter() - start)
+        if len(times) == 1:
+            extra = max(0, resident("VmHWM") - before) if peak.exists() else None
+    return {**dict(zip(CALLS, times, strict=True)), "peak_extra_bytes": extra, "counts": list(counts.items())}
 
 
 def _say(text: str) -> None:
@@ -179,21 +201,23 @@ def _say(text: str) -> None:
 
 def _table(result: dict[str, Any]) -> str:
     """Markdown: a row for each contender."""
-    lines = [
-        "| labels | contender | seconds | / steelyard | extra memory, MiB |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
+    heads = ("first call, s", "/ steelyard", "next call, s", "/ steelyard", "extra memory, MiB")
+    lines = [f"| labels | contender | {' | '.join(heads)} |", "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for case in result["cases"]:
         for name, entry in case["contenders"].items():
             if "refused" in entry:
-                lines.append(f"| {case['labels']} | {name} | {entry['refused']} | – | – |")
-                continue
-            against = case["ratios"].get(f"{name} / {OURS}")
-            times = f"{against['median']:.3g}× ({against['q1']:.3g}–{against['q3']:.3g})" if against else "–"
-            peak = entry["peak_extra_bytes"]
-            memory = "–" if peak is None else f"{peak / 2**20:.0f}"
-            lines.append(f"| {case['labels']} | {name} | {entry['seconds']['median']:.3g} | {times} | {memory} |")
+                cells = [entry["refused"], *["–"] * 4]
+            else:
+                against = case["ratios"].get(f"{name} / {OURS}", {})
+                cells = [cell for when in CALLS for cell in (f"{entry[when]['median']:.3g}", _times(against.get(when)))]
+                peak = entry["peak_extra_bytes"]
+                cells.append("–" if peak is None else f"{peak / 2**20:.0f}")
+            lines.append(f"| {case['labels']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _times(found: dict[str, float] | None) -> str:
+    return f"{found['median']:.3g}× ({found['q1']:.3g}–{found['q3']:.3g})" if found else "–"
 
 
 def block() -> str:
@@ -202,12 +226,13 @@ def block() -> str:
         return "No results are committed yet: `python -m benchmarks.counting` makes them."
     result = json.loads(WHOLE.read_text(encoding="utf-8"))
     machine, protocol = result["machine"], result["protocol"]
+    where = f"{machine['processor']}, {machine['threads']} threads"
     words = (
         f"{protocol['rows']:,} labels of {protocol['classes']} classes in one file of Parquet, in groups of "
-        f"{protocol['row_group']:,} rows as pandas writes them; {machine['processor']}, {machine['threads']} threads; "
+        f"{protocol['row_group']:,} rows as pandas writes them; {where}; "
         f"Steelyard {machine['steelyard']}, pandas {machine['pandas']}, Polars {machine['polars']}, DuckDB "
-        f"{machine['duckdb']}, PyArrow {machine['pyarrow']}; medians of {protocol['rounds']} rounds, ratios of times in "
-        f"the same round with their quartiles; load {machine['load_before']:g} before the run; {machine['date']}. "
+        f"{machine['duckdb']}, PyArrow {machine['pyarrow']}; medians of {protocol['rounds']} rounds, ratios of times "
+        f"in the same round with their quartiles; load {machine['load_before']:g} before the run; {machine['date']}. "
         "Data: `benchmarks/results/counting/cpu.json`."
     )
     return f"{words}\n\n{_table(result)}"
