@@ -1,9 +1,9 @@
 """Count labels in a Parquet file: `python -m benchmarks.counting`, from the root of the repository.
 
 Steelyard beside the line of pandas that people write, and beside the group-by of two engines. Every sample is a process
-of its own, in a new order every round, with its libraries loaded and the file in the system's cache: the first call, which
-is what counting once costs, and the next, which finds memory that the process already has. Peak memory is that of the
-first. A sample whose counts are wrong ends the contender.
+of its own, in a new order every round, with its libraries loaded and the file in the system's cache: the first call,
+which is what counting once costs, and the next, which finds memory that the process already has. Peak memory is that of
+the first. A sample whose counts are wrong ends the contender.
 """
 
 from __future__ import annotations

@@ -96,6 +96,14 @@ def inspect_counts(
         progress: Called as ``progress(done, total)`` while counting goes on.
     Returns: :class:`CountInspection`; ``to_dict()`` for JSON, ``observations`` for people.
     Raises: as :func:`steelyard.count_classes`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.jsonl").write_text('{"y": "a"}\\n' * 90 + '{"y": "b"}\\n' * 10)
+        ...     found = inspect_counts(f"{folder}/*.jsonl", "y")
+        >>> found.counts.imbalance_ratio, found.unit
+        (9.0, 'rows')
     """
     counts = count_classes(source, target, progress=progress)
     unit = "rows" if target is not None else "images"
