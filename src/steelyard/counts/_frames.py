@@ -29,6 +29,7 @@ def as_frame(
     """A frame or Series as Narwhals sees it, or None where ``source`` is neither."""
     try:
         import narwhals.stable.v2 as narwhals
+        from narwhals.exceptions import DuplicateError
     except ImportError as error:
         if type(source).__module__.split(".")[0] not in _LIBRARIES:
             return None
@@ -36,7 +37,7 @@ def as_frame(
         raise ImportError(message) from error
     try:
         found = narwhals.from_native(source, pass_through=True, allow_series=True)
-    except narwhals.exceptions.DuplicateError as error:
+    except DuplicateError as error:
         rule = "a frame whose columns have different names"
         refuse(function, "source", rule, f"one that has not: {first_line(error)}")
     return found if isinstance(found, narwhals.DataFrame | narwhals.LazyFrame | narwhals.Series) else None

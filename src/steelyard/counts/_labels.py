@@ -118,7 +118,8 @@ def _first(array: np.ndarray, raw: list[Any], entries: list[int]) -> tuple[int, 
 
 def as_zeros_and_ones(array: np.ndarray) -> np.ndarray:
     """Bools as uint8; some, such as Pillow's, are not 1 in memory where they are true."""
-    return (array.view(np.uint8) != 0).view(np.uint8)
+    whole: np.ndarray = array.view(np.uint8) != 0
+    return whole.view(np.uint8)
 
 
 def _position(row: int) -> str:
