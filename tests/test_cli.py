@@ -475,6 +475,7 @@ def test_inspect_class_folders(tmp_path: Path) -> None:
     found = json.loads(run("inspect", tmp_path, "--json").stdout)
     assert (found["unit"], found["imbalance_ratio"]) == ("images", None)  # JSON knows no infinity
     assert [(c["label"], c["count"]) for c in found["classes"]] == [("dog", 3), ("cat", 1), ("eel", 0)]
+    assert "Few images: 'cat' (1), 'dog' (3). Scores of these classes" in " ".join(found["observations"])
     assert "Without images: 'eel'. Weights for them need missing='zero' or 'max'." in found["observations"]
     done = run("inspect", tmp_path)
     assert "imbalance ratio a class without any" in done.stdout

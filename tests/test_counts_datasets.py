@@ -331,6 +331,8 @@ def test_batches_that_are_dicts_or_longer() -> None:
         TypeError, match=r"data of samples and labels; got a float32 tensor of shape .1, 2. as batch 0. Let"
     ):
         count_classes(DataLoader(torch.zeros(6, 2)))
+    with pytest.raises(TypeError, match=r"data of samples and labels; got list .* as batch 0"):
+        count_classes(DataLoader(TensorDataset(torch.tensor(LABELS))))
     with pytest.raises(ValueError, match=r"floats; got 0.5 at position 0 in batch 0"):
         count_classes(DataLoader(Triples(LABELS)))
 
@@ -392,6 +394,8 @@ def test_what_a_loader_is_warned_of(data: Any, options: dict[str, Any], message:
         counts = count_classes(loader, progress=lambda *now: told.append(now))
     assert [warning.filename for warning in caught] == [__file__]
     assert told[-1] == (counts.total, counts.total)
+    if options.get("drop_last"):
+        assert told == [(4, 4)]
 
 
 @pytest.mark.parametrize(

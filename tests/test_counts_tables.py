@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,13 @@ def test_where_a_label_of_a_later_file_is(tmp_path: Path, suffix: str) -> None:
     place = "line 2" if "json" in suffix else "row 1"
     with pytest.raises(ValueError, match=rf"a missing label at '.*b{suffix}', {place}"):
         count_classes(tmp_path / f"*{suffix}", "y")
+
+
+def test_of_several_bad_labels_the_first_is_named(tmp_path: Path) -> None:
+    for name, values in {"a": [0, 1], "b": [1, 9], "c": [7, 8]}.items():
+        save(tmp_path / f"{name}.parquet", values)
+    with pytest.raises(IndexError, match=r"got 9 at '.*b.parquet', row 1"):
+        count_classes(tmp_path, "y", num_classes=2)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -437,17 +445,29 @@ def test_row_groups_are_shared_out(tmp_path: Path, threads: int, monkeypatch: py
         assert told[-1] == 1000
 
 
-def test_a_progress_that_fails_stops_all_threads(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"y": [1, 2] * 500}), tmp_path / "a.parquet", row_group_size=10)
+def test_a_progress_that_fails_stops_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_module.torch, "get_num_threads", lambda: 2)
+    pq.write_table(pa.table({"y": [1, 2] * 5000}), tmp_path / "a.parquet", row_group_size=10)
     calls = []
 
     def progress(done: int, total: int | None) -> None:
         calls.append(done)
-        raise KeyError("mine")
+        if threading.current_thread().name.endswith("_0"):
+            raise KeyError("mine")
+        time.sleep(0.01)  # the other thread has 500 batches, five seconds of them
 
     with pytest.raises(KeyError, match="mine"):
         count_classes(tmp_path / "a.parquet", "y", progress=progress)
-    assert len(calls) <= 8
+    assert len(calls) < 100
+
+
+@pytest.mark.parametrize("classes", [255, 256, 257, 300])
+def test_as_many_classes_as_a_byte_holds_and_more(tmp_path: Path, classes: int) -> None:
+    values = [*range(classes), classes - 1]
+    pq.write_table(pa.table({"y": values, "s": [f"{v:03}" for v in values]}), tmp_path / "a.parquet")
+    for column in ("y", "s"):
+        assert len(parquet_module.fast_counts(tmp_path / "a.parquet", column, None) or {}) == classes
+        assert count_classes(tmp_path / "a.parquet", column).counts.tolist() == [1] * (classes - 1) + [2]
 
 
 def test_without_arrow_polars_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
