@@ -102,6 +102,16 @@ def test_columns_whose_names_are_used_inside(name: str) -> None:
         count_classes(frame, name, num_classes=5)
 
 
+@pytest.mark.parametrize("make", [pd.Series, pl.Series])
+def test_a_series_has_no_columns(make) -> None:
+    with pytest.raises(
+        TypeError, match=r"'target' must be None where 'source' is not a table, file or data set; got 'y'"
+    ):
+        count_classes(make([1, 2]), "y")
+    by_label = pd.Series([1, 1], index=["labels", "targets"])  # which are attributes of it
+    assert count_classes(by_label) == ClassCounts([1], [2])
+
+
 def test_pandas_columns_need_not_be_strings() -> None:
     assert count_classes(pd.DataFrame([[0, 1], [0, 2]]), 1).classes == (1, 2)
 

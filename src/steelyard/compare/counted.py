@@ -88,7 +88,7 @@ def inspect_counts(
     *,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> CountInspection:
-    """Look at the classes of a path that is no single table: what :func:`steelyard.count_classes` finds there.
+    r"""Look at the classes of a path that is no single table: what :func:`steelyard.count_classes` finds there.
 
     Args:
         source: A pattern or folder of tables, JSON lines, a folder of class folders, label masks, COCO annotations.
@@ -100,7 +100,7 @@ def inspect_counts(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "a.jsonl").write_text('{"y": "a"}\\n' * 90 + '{"y": "b"}\\n' * 10)
+        ...     _ = Path(folder, "a.jsonl").write_text('{"y": "a"}\n' * 90 + '{"y": "b"}\n' * 10)
         ...     found = inspect_counts(f"{folder}/*.jsonl", "y")
         >>> found.counts.imbalance_ratio, found.unit
         (9.0, 'rows')

@@ -95,7 +95,7 @@ def count_classes(
     """
     _check_options(num_classes, ignore_index, progress)
     memory = _Memory(num_classes, ignore_index)
-    plain = isinstance(source, torch.Tensor | np.ndarray | Sequence)
+    frame = None if _is_plain(source) else as_frame(source)
     # The first reader that knows the source takes it.
     if isinstance(source, str | os.PathLike):
         tally = tally_path(source, target, ignore_index, progress)
@@ -108,9 +108,9 @@ def count_classes(
         tally = _add_up(batches(source, target), memory, progress, rows_expected(source))
     elif isinstance(source, IterableDataset):
         tally = _add_up(samples(source, target), memory, progress, None)
-    elif not plain and (frame := as_frame(source)) is not None and (target is not None or hasattr(frame, "columns")):
+    elif frame is not None and hasattr(frame, "columns"):  # not a Series, which is labels in memory
         tally = tally_frame(frame, target, progress)
-    elif not plain and is_dataset(source):
+    elif frame is None and not _is_plain(source) and is_dataset(source):
         tally = _tally_labels(dataset_labels(source, target), memory, progress)
     else:
         if target is not None:
@@ -130,8 +130,8 @@ class _Memory:
 
     def tally(self, source: Any, progress: Progress | None = None, where: str = "") -> Tally:
         """Labels, multi-label rows or masks; ``where`` they are goes into errors."""
-        plain = isinstance(source, torch.Tensor | np.ndarray | Sequence)
-        if not plain and (series := as_frame(source)) is not None:
+        series = None if _is_plain(source) else as_frame(source)
+        if series is not None:
             return tally_frame(series, None, progress)
         if is_mask_list(source):
             return tally_masks(source, self.ignore_index, progress)
@@ -180,6 +180,11 @@ def _tally_labels(labels: Labels, memory: _Memory, progress: Progress | None) ->
 
 def _named(part: Tally, name: str) -> Tally:
     return replace(part, place=lambda where: f"{part.place(where)} in {name}")
+
+
+def _is_plain(source: Any) -> bool:
+    """Whether there is no need to ask what it is."""
+    return isinstance(source, torch.Tensor | np.ndarray | Sequence | os.PathLike)
 
 
 def _check_options(num_classes: Any, ignore_index: Any, progress: Any) -> None:
