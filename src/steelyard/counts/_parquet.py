@@ -23,6 +23,7 @@ from steelyard.counts._tally import Progress
 __all__ = ["fast_counts"]
 
 _ROWS = 1 << 18  # labels in a batch: two megabytes of integers, which stay in the cache of a core
+_BUFFER = 1 << 20  # bytes that a thread reads at a time: a row group may be as large as its file
 _WIDEST = 1 << 16  # bins, and strings of a dictionary: beyond it, hashing is no slower
 
 Counts = dict[Any, int]
@@ -59,7 +60,7 @@ def fast_counts(path: Path, column: str, progress: Progress | None) -> Counts | 
     def count(own: range) -> Counts:
         nonlocal done
         found: Counts = {}
-        with parquet.ParquetFile(path, metadata=metadata, read_dictionary=text, memory_map=True) as file:
+        with parquet.ParquetFile(path, metadata=metadata, read_dictionary=text, buffer_size=_BUFFER) as file:
             for group in own:
                 for batch in _batches(file, group, column, path, metadata):
                     if stopped.is_set():
