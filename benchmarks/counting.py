@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.machine import ROOT, describe
 from benchmarks.measure import quartiles, ratio
-from benchmarks.memory import hand_back, resident
+from benchmarks.memory import _hand_back, _resident
 from benchmarks.table import PAGE, RESULTS
 
 __all__ = ["CONTENDERS", "KINDS", "block", "main", "write"]
@@ -181,8 +181,8 @@ def _measure(name: str, path: str) -> dict[str, Any]:
         write(small, "int64", 1000)
         count(str(small))  # loads what is loaded once
     Path(path).read_bytes()
-    hand_back()
-    before = resident("VmRSS") if peak.exists() else 0
+    _hand_back()
+    before = _resident("VmRSS") if peak.exists() else 0
     if peak.exists():
         peak.write_text("5")
     times = []
@@ -191,7 +191,7 @@ def _measure(name: str, path: str) -> dict[str, Any]:
         counts = count(path)
         times.append(time.perf_counter() - start)
         if len(times) == 1:
-            extra = max(0, resident("VmHWM") - before) if peak.exists() else None
+            extra = max(0, _resident("VmHWM") - before) if peak.exists() else None
     return {**dict(zip(CALLS, times, strict=True)), "peak_extra_bytes": extra, "counts": list(counts.items())}
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.cases import Case, find
 from benchmarks.contenders import Contender, make
 
-__all__ = ["LEAST", "SEED", "hand_back", "peak_extra", "resident"]
+__all__ = ["LEAST", "SEED", "peak_extra"]
 
 LEAST = 1 << 20  # bytes of logits; below, the kernel's count of pages is no finer than what is asked
 SEED = 0
@@ -49,11 +49,11 @@ def _measure(contender: Contender, logits: Tensor, rest: tuple[Tensor, ...]) -> 
     def one_pass() -> None:
         inputs = [leaf.clone()]
         memory = inputs[0].untyped_storage()  # kept while the tensor is not, as where it is timed
-        hand_back()
-        before = resident("VmRSS")
+        _hand_back()
+        before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         contender.run(inputs.pop(), *rest).backward()
-        extra.append(resident("VmHWM") - before)
+        extra.append(_resident("VmHWM") - before)
         leaf.grad = None
         del memory
 
@@ -63,7 +63,7 @@ def _measure(contender: Contender, logits: Tensor, rest: tuple[Tensor, ...]) -> 
     return max(0, extra[-1])
 
 
-def resident(field: str) -> int:
+def _resident(field: str) -> int:
     """Bytes; VmRSS is what is in memory now, VmHWM the most since the peak was set back."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
@@ -71,7 +71,7 @@ def resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def hand_back() -> None:
+def _hand_back() -> None:
     """Give free memory back to the system; memory that the allocator kept would hide what the pass needs."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
