@@ -444,3 +444,136 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert done.returncode == 2
     assert "pip install 'steelyard[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# What is counted where it is
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for number, mask in enumerate([[[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 0]], [[2, 2, 2], [2, 2, 2]]]):
+        Image.fromarray(np.array(mask, dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_inspect_masks(masks: Path) -> None:
+    found = json.loads(run("inspect", masks, "--json").stdout)
+    assert set(found) == {
+        "data", "target", "unit", "total", "images", "classes", "imbalance_ratio", "majority_accuracy", "observations",
+    }  # fmt: skip
+    assert (found["unit"], found["total"], found["images"], found["target"]) == ("pixels", 18, 3, None)
+    assert [(c["label"], c["count"], c["images"]) for c in found["classes"]] == [(0, 11, 2), (2, 6, 1), (1, 1, 1)]
+    assert found["imbalance_ratio"] == 11
+    done = run("inspect", masks / "*.png")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    for words in (
+        "18 pixels in 3 images",
+        "in images",
+        "imbalance ratio 11.0 : 1",
+        "Few images: '1' (1), '2' (1), '0' (2)",
+    ):
+        assert words in done.stdout
+    assert "'1' has 1 of 18 pixels (5.6%): 11.0 times fewer than '0'." in done.stdout
+
+
+def test_inspect_class_folders(tmp_path: Path) -> None:
+    for name, count in {"dog": 3, "cat": 1, "eel": 0}.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.png").touch()
+    found = json.loads(run("inspect", tmp_path, "--json").stdout)
+    assert (found["unit"], found["imbalance_ratio"]) == ("images", None)  # JSON knows no infinity
+    assert [(c["label"], c["count"]) for c in found["classes"]] == [("dog", 3), ("cat", 1), ("eel", 0)]
+    assert "Few images: 'cat' (1), 'dog' (3). Scores of these classes" in " ".join(found["observations"])
+    assert "Without images: 'eel'. Weights for them need missing='zero' or 'max'." in found["observations"]
+    done = run("inspect", tmp_path)
+    assert "imbalance ratio a class without any" in done.stdout
+    assert run("inspect", tmp_path, "--drop", "x").stderr.startswith("steelyard: inspect: 'drop' must be left out")
+
+
+def test_inspect_annotations(tmp_path: Path) -> None:
+    data = {
+        "images": [{"id": 1}, {"id": 2}],
+        "annotations": [{"image_id": 1, "category_id": 1}] * 3 + [{"image_id": 2, "category_id": 2}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "[dog]"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    found = json.loads(run("inspect", tmp_path / "a.json", "--json").stdout)
+    assert (found["unit"], found["total"], found["images"]) == ("annotations", 4, 2)
+    assert "[dog]" in run("inspect", tmp_path / "a.json").stdout
+
+
+def test_inspect_patterns_lakes_and_lines(tmp_path: Path) -> None:
+    for number in range(2):
+        pl.DataFrame({"y": ["a"] * 9 + ["b"]}).write_parquet(tmp_path / f"{number}.parquet")
+        (tmp_path / f"{number}.jsonl").write_text('{"y": "a"}\n' * 9 + '{"y": "b"}\n')
+    (tmp_path / "lake").mkdir()
+    pl.DataFrame({"y": ["a"] * 18 + ["b"] * 2}).write_parquet(tmp_path / "lake" / "part.parquet")
+    for data in (tmp_path / "*.parquet", tmp_path / "*.jsonl", tmp_path / "lake"):
+        found = json.loads(run("inspect", data, "--target", "y", "--json").stdout)
+        assert (found["unit"], found["total"], found["target"], found["images"]) == ("rows", 20, "y", None)
+        assert [(c["label"], c["count"], c["share"]) for c in found["classes"]] == [("a", 18, 0.9), ("b", 2, 0.1)]
+        assert "Few rows: 'b' (2), 'a' (18)" in " ".join(run("inspect", data, "--target", "y").stdout.split())
+
+
+def test_weights_of_masks(masks: Path) -> None:
+    done = run("weights", masks, "--scheme", "median_frequency", "--json")
+    found = json.loads(done.stdout)
+    f = np.array([11 / 12, 1 / 6, 1])
+    assert [c["weight"] for c in found["classes"]] == pytest.approx((np.median(f) / f).tolist())
+    space: dict[str, object] = {}
+    exec(found["python"], space)
+    assert space["loss"].weight.tolist() == [c["weight"] for c in found["classes"]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("what", ["inspect", "weights"])
+def test_what_cannot_be_counted_exits_with_2(what: str, masks: Path, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": []}')
+    (tmp_path / "a.jsonl").write_text('{"y": 1}\nno JSON\n')
+    (masks / "4.png").write_bytes(b"no image")
+    cases = {
+        (tmp_path / "*.csv", "-t", "y"): "a pattern that matches files",
+        (tmp_path / "empty",): "which has none of these",
+        (tmp_path / "empty", "-t", "y"): "a folder with tables",
+        (tmp_path / "a.json",): "no 'categories'",
+        (tmp_path / "a.jsonl", "-t", "y"): "line 2: expecting value",
+        (tmp_path / "a.jsonl",): "the column of '",
+        (masks,): "a readable image",
+        (masks, "-t", "y"): "Images and masks have no columns",
+        (tmp_path / "none.csv",): "does not exist",
+        (data,): "'target' must be the column of classes (--target); got None. The columns are x, c, y.",
+    }
+    for arguments, message in cases.items():
+        done = run(what, *arguments)
+        assert done.exit_code == 2, arguments
+        assert message in done.stderr
+        assert done.stderr.startswith("steelyard: ")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+
+
+def test_a_bar_on_a_terminal_and_json_beside_it(masks: Path) -> None:
+    line = [sys.executable, "-m", "steelyard.cli", "inspect", str(masks), "--json"]
+    environment = os.environ | {"FORCE_COLOR": "1"}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    assert "counting" in done.stderr
+    assert json.loads(done.stdout)["total"] == 18
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_counting_that_is_interrupted_exits_with_1(masks: Path) -> None:
+    code = (
+        "import os, signal; from steelyard.counts import _masks; from steelyard.cli import main\n"
+        "_masks._read_image = lambda path: os.kill(os.getpid(), signal.SIGINT)\n"
+        "main()"
+    )
+    line = [sys.executable, "-c", code, "inspect", str(masks)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "steelyard: interrupted; nothing was written.\n"

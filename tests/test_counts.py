@@ -190,11 +190,13 @@ def test_addition_keeps_a_chosen_order() -> None:
 
 def test_what_cannot_be_added() -> None:
     counts = ClassCounts([0, 1], [3, 1])
-    with pytest.raises(ValueError, match="'other' must be single-label; got multi-label counts"):
+    with pytest.raises(ValueError, match="'other' must be single-label counts of int labels; got multi-label counts"):
         counts + ClassCounts([0, 1], [3, 1], negatives=[1, 3])
-    with pytest.raises(TypeError, match="'other' must be counts of int labels; got str labels"):
+    with pytest.raises(
+        TypeError, match="'other' must be single-label counts of int labels; got single-label counts of str labels"
+    ):
         counts + ClassCounts("ab", [3, 1])
-    with pytest.raises(TypeError, match="int labels; got bool labels"):
+    with pytest.raises(TypeError, match="int labels; got single-label counts of bool labels"):
         counts + ClassCounts([False, True], [3, 1])
     with pytest.raises(TypeError, match="unsupported operand"):
         counts + 1
@@ -461,8 +463,12 @@ BAD_LABELS = [
     (torch.tensor([[0, 1]]).to_sparse(), TypeError, "a dense tensor"),
     ([0.0, 1.5, 2.5], ValueError, "whole numbers where labels are floats; got 1.5 at position 1. A number that varies"),
     (np.array([0.0, math.inf]), ValueError, "whole numbers where labels are floats; got inf at position 1"),
-    (torch.tensor(3), ValueError, r"labels \(N,\) or multi-label rows \(N, C\); got shape \(\)"),
-    (torch.zeros(2, 3, 4), ValueError, r"got shape \(2, 3, 4\). .*flatten"),
+    (
+        torch.tensor(3),
+        ValueError,
+        r"labels \(N,\), multi-label rows \(N, C\) or masks \(N, H, W\) of integers; got int64 of shape",
+    ),
+    (torch.zeros(2, 3, 4), ValueError, r"got float64 of shape \(2, 3, 4\). .*flatten"),
     (torch.tensor([[0, 1], [1, 2]]), ValueError, r"zeros and ones .* got 2 at position \(1, 1\). .*flatten"),
     (np.array([[0.0, math.nan]]), ValueError, r"zeros and ones .* got nan at position \(0, 1\)"),
     (np.array([["a", "b"]]), TypeError, "zeros and ones"),
@@ -476,7 +482,7 @@ BAD_LABELS = [
 ]
 BAD_COUNT_CLASSES = {
     "source": BAD_LABELS,
-    "target": [("y", TypeError, "None where 'source' is not a table or file; got 'y'")],
+    "target": [("y", TypeError, "None where 'source' is not a table, file or data set; got 'y'")],
     "num_classes": [
         (0, ValueError, "at least 1"),
         (2.0, TypeError, "an integer or None"),
@@ -552,6 +558,9 @@ BAD_CLASS_COUNTS = {
         (True, TypeError, "a whole number of rows"),
         (None, ValueError, "given where positives . negatives differ between classes"),
     ],
+    "images": [([1, 1], ValueError, "None for multi-label counts, whose rows are the images")],
+    "image_pixels": [([1, 1], ValueError, "None where 'images' is None")],
+    "num_images": [(2, ValueError, "None where 'images' is None")],
 }
 
 

@@ -102,6 +102,16 @@ def test_columns_whose_names_are_used_inside(name: str) -> None:
         count_classes(frame, name, num_classes=5)
 
 
+@pytest.mark.parametrize("make", [pd.Series, pl.Series])
+def test_a_series_has_no_columns(make) -> None:
+    with pytest.raises(
+        TypeError, match=r"'target' must be None where 'source' is not a table, file or data set; got 'y'"
+    ):
+        count_classes(make([1, 2]), "y")
+    by_label = pd.Series([1, 1], index=["labels", "targets"])  # which are attributes of it
+    assert count_classes(by_label) == ClassCounts([1], [2])
+
+
 def test_pandas_columns_need_not_be_strings() -> None:
     assert count_classes(pd.DataFrame([[0, 1], [0, 2]]), 1).classes == (1, 2)
 
@@ -238,7 +248,7 @@ def test_where_in_a_frame(make) -> None:
         count_classes(make({"y": [0.0, 0.5, 0.75]}), "y")
     with pytest.raises(ValueError, match="at least one label; got none"):
         count_classes(make({"y": []}), "y")
-    with pytest.raises(TypeError, match=r"Cast it to strings first|Convert them to strings first"):
+    with pytest.raises(TypeError, match=r"Cast them to strings first"):
         count_classes(make({"y": [datetime.datetime(2020, 1, 1)]}), "y")
 
 
@@ -258,7 +268,7 @@ def test_where_in_a_polars_series(values: list) -> None:
 def test_mixed_kinds_in_a_pandas_series() -> None:
     with pytest.raises(TypeError, match="labels of one kind, here int; got 'a' at position 1"):
         count_classes(pd.Series([1, "a"], dtype=object))
-    with pytest.raises(TypeError, match="labels that are int, str, bool or whole float; got Timestamp"):
+    with pytest.raises(TypeError, match="integers, strings, bools or whole floats; got Datetime"):
         count_classes(pd.Series([pd.Timestamp("2020-01-01", tz="UTC")]))
 
 
@@ -275,10 +285,12 @@ def test_a_lazy_frame_that_fails() -> None:
 def test_paths(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"'source' must be a file that exists; got '.*none.csv'"):
         count_classes(tmp_path / "none.csv", "y")
-    with pytest.raises(ValueError, match=r"a file that ends in .csv, .tsv, .parquet, .pq; got '.*a.xlsx'"):
+    with pytest.raises(ValueError, match=r"a file that ends in .csv, .tsv, .*masks.; got '.*a.xlsx'"):
         count_classes(write(tmp_path / "a.xlsx", "x"), "y")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(IsADirectoryError, match=r"a file; got the folder '.*folder.csv'"):
+    with pytest.raises(
+        ValueError, match=r"a folder with tables where a target is given; got '.*folder.csv', which has"
+    ):
         count_classes(tmp_path / "folder.csv", "y")
 
 
@@ -306,7 +318,9 @@ def test_a_wide_file_lists_its_first_columns(tmp_path: Path) -> None:
 
 
 def test_a_pandas_frame_with_the_column_twice() -> None:
-    with pytest.raises(ValueError, match="the name of one column; got 'y', the name of 2"):
+    with pytest.raises(
+        ValueError, match=r"a frame whose columns have different names; got one that has not: .*'y' 2 times"
+    ):
         count_classes(pd.DataFrame([[0, 1]], columns=["y", "y"]), "y")
 
 

@@ -504,3 +504,12 @@ def test_weights_that_vanish_are_refused() -> None:
 def test_string_labels_need_a_mapping() -> None:
     with pytest.raises(TypeError, match=r"a mapping or ClassCounts where labels are strings; .*dict\(zip"):
         sample_weights(["cat", "dog"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "string", "category", "float64", object])
+def test_a_gap_in_a_series_of_labels(dtype) -> None:
+    values = ["a", None] if dtype in ("string", object) else [True, None]
+    with pytest.raises(
+        ValueError, match="sample_weights: 'labels' must be labels without gaps; got a missing label at"
+    ):
+        sample_weights(pd.Series(values, dtype=dtype), [1.0, 1.0])

@@ -27,9 +27,10 @@ def _balanced(n: Tensor) -> Tensor:
     return n.sum() / (len(n) * n)
 
 
-def _median_frequency(n: Tensor) -> Tensor:
-    middle = n.sort().values
-    return (middle[(len(n) - 1) // 2] + middle[len(n) // 2]) / 2 / n  # the shares' common denominator cancels
+def _median_frequency(f: Tensor) -> Tensor:
+    """From frequencies, or from counts: there the common denominator cancels."""
+    middle = f.sort().values
+    return (middle[(len(f) - 1) // 2] + middle[len(f) // 2]) / 2 / f
 
 
 SCHEMES: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -67,9 +68,12 @@ def class_weights(
     ``balanced``          N/(K·n)               scikit-learn's; a mean of 1 over the samples
     ``sqrt_inverse``      1/√n                  a partial correction
     ``effective_number``  (1−β)/(1−βⁿ)          between none (β = 0) and ``inverse`` (β → 1)
-    ``median_frequency``  median(f)/f, f = n/N  1 for the class in the middle
+    ``median_frequency``  median(f)/f           1 for the class in the middle; f = n/N, for masks as below
     ``log``               1/ln(1.02 + n/N)      ENet's; between 1.42 and 50.5 whatever the data
     ====================  ====================  ========================================================
+
+    Counts of masks know the pixels of the images that contain a class: there f is n over those, as its authors have it.
+    A class that fills the few images it occurs in is not rare then.
 
     Then, in this order: ``power``, ``cap``, ``missing``, ``normalize``; all in float64, rounded to float32 once.
 
@@ -102,8 +106,8 @@ def class_weights(
 
     Source: ``balanced``: King and Zeng, "Logistic Regression in Rare Events Data", 2001, as in scikit-learn.
         ``effective_number``: Cui et al., CVPR 2019, arXiv:1901.05555, eq. 2 and 4 (there scaled to a sum of C).
-        ``median_frequency``: Eigen and Fergus, ICCV 2015, arXiv:1411.4734, §6.3.2, where f counts only the images that
-        have the class; with counts alone all of them have. ``log``: Paszke et al., arXiv:1606.02147, §5.2, c = 1.02.
+        ``median_frequency``: Eigen and Fergus, ICCV 2015, arXiv:1411.4734, §6.3.2; with counts alone, all images are
+        taken to have the class. ``log``: Paszke et al., arXiv:1606.02147, §5.2, c = 1.02.
     """
     function = "class_weights"
     value = as_class_counts(counts, function=function)
@@ -156,6 +160,8 @@ def _scheme_weights(
         if scheme == "effective_number":
             weights[present] = _effective_number(n[present], beta)
             _warn_saturated(n[present], weights[present], beta)
+        elif scheme == "median_frequency" and counts.image_pixels is not None:
+            weights[present] = _median_frequency(n[present] / counts.image_pixels[present])
         else:
             weights[present] = SCHEMES[scheme](n[present])
         return weights

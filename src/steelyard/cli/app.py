@@ -25,10 +25,26 @@ app = typer.Typer(
 )
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV, TSV or Parquet file.", show_default=False)]
+AnyData = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", show_default=False,
+        help="A CSV, TSV or Parquet file; or what is counted where it is: JSON lines, a pattern in quotes or a folder "
+        "of tables, a folder of class folders, label masks, COCO annotations.",
+    ),
+]  # fmt: skip
 Target = Annotated[str, typer.Option("--target", "-t", help="The column of classes.", show_default=False)]
+AnyTarget = Annotated[
+    str | None,
+    typer.Option("--target", "-t", help="The column of classes, where there are columns.", show_default=False),
+]
 Drop = Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given again.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+COUNTING = (ValueError, TypeError, IndexError, OSError)
+"""What count_classes raises for data that cannot be counted."""
 
 
 @contextmanager
@@ -76,23 +92,48 @@ def _steelyard(
 
 
 @app.command()
-def inspect(data: Data, target: Target, drop: Drop = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Look at the data before training: class counts, duplicates, missing values, columns that are no features."""
-    with exit_codes(debug):
+def inspect(
+    data: AnyData, target: AnyTarget = None, drop: Drop = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Look at the data before training: class counts, duplicates, missing values, columns that are no features.
+
+    Of data that is no single table, the class counts alone.
+    """
+    with exit_codes(debug, COUNTING):
         from steelyard import compare as library
         from steelyard.cli import show
 
-        found = library.inspect(data, target, drop=drop or ())
+        if library.is_counted(data):
+            if drop:
+                raise ValueError("inspect: 'drop' must be left out where only classes are counted.")
+            with show.counting_bar() as progress:
+                counted = library.inspect_counts(data, target, progress=progress)
+            if as_json:
+                _print_json(counted.to_dict())
+            else:
+                show.counted(counted)
+            return
+        found = library.inspect(data, _column(target, data, "inspect"), drop=drop or ())
         if as_json:
             _print_json(found.to_dict())
         else:
             show.inspection(found)
 
 
+def _column(target: str | None, data: Path, function: str) -> str:
+    """The target, which a table needs."""
+    if target is None:
+        from steelyard.compare.read import bad, header
+
+        names = ", ".join(header(data, function).columns)
+        bad(function, "target", "the column of classes (--target)", None, f"The columns are {names}.")
+    return target
+
+
 @app.command()
 def weights(
-    data: Data,
-    target: Target,
+    data: AnyData,
+    target: AnyTarget = None,
     scheme: Annotated[
         str,
         typer.Option(
@@ -112,12 +153,13 @@ def weights(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Weights for the classes of a column, and the Python to paste."""
-    with exit_codes(debug, bad_input=(ValueError, TypeError, IndexError, KeyError, OSError)):
+    """Weights for the classes of a column, of a folder or of masks, and the Python to paste."""
+    with exit_codes(debug, (*COUNTING, KeyError)):
         import warnings
 
         from steelyard.cli import show
-        from steelyard.compare.read import column, header, read
+        from steelyard.compare import is_counted
+        from steelyard.compare.read import column, header
         from steelyard.compare.table import plain
         from steelyard.counts import count_classes
         from steelyard.weights import class_weights
@@ -125,9 +167,10 @@ def weights(
         options: dict[str, Any] = {
             "power": power, "beta": beta, "cap": cap, "normalize": normalize, "missing": missing
         }  # fmt: skip
-        column(header(data, "weights"), target, "weights", "target")
-        packed = data.suffix.lower() == ".gz"  # which is not read in pieces
-        counts = count_classes(read(data, "weights")[0] if packed else data, target)
+        if not is_counted(data):
+            column(header(data, "weights"), _column(target, data, "weights"), "weights", "target")
+        with show.counting_bar() as progress:
+            counts = count_classes(data, target, progress=progress)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             values = class_weights(counts, scheme, **options)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from steelyard.compare import METRICS, Comparison, Inspection
+from steelyard.compare import METRICS, Comparison, CountInspection, Inspection
 from steelyard.compare.report import change_text, verdict
 from steelyard.explain import Explanation, Findings
 from steelyard.registry import LOSSES
@@ -20,6 +20,8 @@ from steelyard.registry import LOSSES
 __all__ = [
     "COUNTED",
     "comparison",
+    "counted",
+    "counting_bar",
     "explanation",
     "inspection",
     "progress_bar",
@@ -68,6 +70,39 @@ def progress_bar(*, hidden: bool) -> Iterator[Callable[[int, int, str], None] | 
             bar.update(task, completed=done, total=total, description=escape(text))
 
         yield update
+
+
+@contextmanager
+def counting_bar() -> Iterator[Callable[[int, int | None], None]]:
+    """What has been counted, on standard error where that is a terminal; gone when the work is done."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("counting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("so far"),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def counted(found: CountInspection) -> None:
+    """Print what ``inspect`` counted."""
+    console, data = _console(), found.to_dict()
+    of = "" if found.target is None else f", target [bold]{escape(found.target)}[/]"
+    inside = "" if data["images"] is None else f" in {data['images']:,} images"
+    console.print(f"[bold]{escape(data['data'])}[/]: {data['total']:,} {data['unit']}{inside}{of}\n")
+    images = data["images"] is not None
+    table = _table("class", data["unit"], *(["in images"] if images else []), "share", "largest / this")
+    most = data["classes"][0]["count"]
+    for line in data["classes"]:
+        count = line["count"]
+        numbers = [f"{count:,}", *([f"{line['images']:,}"] if images else []), f"{line['share']:.1%}"]
+        table.add_row(escape(str(line["label"])), *numbers, f"{most / count:,.1f}" if count else "-")
+    console.print(table)
+    ratio = data["imbalance_ratio"]
+    said = "a class without any" if ratio is None else f"{ratio:,.1f} : 1"
+    console.print(f"\nimbalance ratio {said} · accuracy of the most frequent class {data['majority_accuracy']:.1%}\n")
+    _bullets(console, data["observations"])
 
 
 def inspection(found: Inspection) -> None:
@@ -140,18 +175,16 @@ def weight_table(classes: Sequence[Any], counts: Sequence[int], values: Sequence
     return {"classes": rows, "effective_sample_size": effective, "effective_share": effective / max(sum(counts), 1)}
 
 
-def weight_code(source: str, target: str, scheme: str, options: dict[str, Any]) -> str:
+def weight_code(source: str, target: str | None, scheme: str, options: dict[str, Any]) -> str:
     """The Python that makes the same weights and a loss with them."""
     usual = {"power": 1.0, "beta": None, "cap": None, "normalize": None, "missing": "raise"}
     given = "".join(f", {name}={value!r}" for name, value in options.items() if value != usual[name])
-    packed = source.lower().endswith(".gz")
-    tabs = ', separator="\\t"' if source.lower().endswith(".tsv.gz") else ""
-    rows = f"pl.read_csv({source!r}{tabs}, infer_schema_length=None)" if packed else repr(source)
+    column = "" if target is None else f", {target!r}"
     return (
-        ("import polars as pl\n\n" if packed else "") + "import steelyard.nn\n"
+        "import steelyard.nn\n"
         "from steelyard.counts import count_classes\n"
         "from steelyard.weights import class_weights\n\n"
-        f"counts = count_classes({rows}, {target!r})  # better: of the training rows only\n"
+        f"counts = count_classes({source!r}{column})  # better: of the training rows only\n"
         f"loss = steelyard.nn.CrossEntropyLoss(weight=class_weights(counts, {scheme!r}{given}))"
     )
 

@@ -6,6 +6,7 @@ program that a comparison prints.
 
 from steelyard.compare import _needs as _needs
 from steelyard.compare.comparison import Comparison, compare
+from steelyard.compare.counted import CountInspection, inspect_counts, is_counted
 from steelyard.compare.evaluate import METRICS, corrected_interval
 from steelyard.compare.inspection import Inspection, inspect
 from steelyard.compare.read import InputError
@@ -19,6 +20,7 @@ __all__ = [
     "METRICS",
     "STRATEGIES",
     "Comparison",
+    "CountInspection",
     "InputError",
     "Inspection",
     "Recommendation",
@@ -28,6 +30,8 @@ __all__ = [
     "compare",
     "corrected_interval",
     "inspect",
+    "inspect_counts",
+    "is_counted",
     "load",
     "make_splits",
     "network",

@@ -70,20 +70,8 @@ class Inspection:
     def observations(self) -> list[str]:
         """What stands out, in plain sentences."""
         table, counts, words = self.table, self.table.counts, self.table.words
-        rows, ratio = int(counts.sum()), self.imbalance_ratio
-        often, rare = words[int(counts.argmax())], words[int(counts.argmin())]
-        said = []
-        if ratio < 1.5:
-            said.append("The classes are about equally frequent: there is no imbalance to remedy.")
-        else:
-            said.append(
-                f"'{rare}' has {counts.min():,} of {rows:,} rows ({counts.min() / rows:.1%}): "
-                f"{ratio:,.1f} times fewer than '{often}'."
-            )
-            said.append(
-                f"Always answering '{often}' is right for {self.majority_accuracy:.1%} of the rows and finds no "
-                "other class: judge by balanced accuracy, macro-F1 or average precision rather than by accuracy."
-            )
+        rows = int(counts.sum())
+        said = imbalance_sentences(words, counts, "rows")
         few = [f"'{words[c]}' ({counts[c]})" for c in np.argsort(counts) if counts[c] < 50]
         if few:
             said.append(f"Few rows: {', '.join(few)}. Scores of these classes will be uncertain whatever is done.")
@@ -130,6 +118,21 @@ class Inspection:
             "observations": self.observations,
             "findings": self.findings.to_dict(),
         }
+
+
+def imbalance_sentences(words: Sequence[str], counts: np.ndarray, unit: str) -> list[str]:
+    """How much the counts of classes that occur differ, and what follows for the score; ``unit`` is what is counted."""
+    total, often = int(counts.sum()), words[int(counts.argmax())]
+    fewest = int(counts[counts > 0].min())
+    ratio = counts.max() / fewest
+    if ratio < 1.5:
+        return ["The classes are about equally frequent: there is no imbalance to remedy."]
+    rare = words[counts.tolist().index(fewest)]
+    return [
+        f"'{rare}' has {fewest:,} of {total:,} {unit} ({fewest / total:.1%}): {ratio:,.1f} times fewer than '{often}'.",
+        f"Always answering '{often}' is right for {counts.max() / total:.1%} of the {unit} and finds no "
+        "other class: judge by balanced accuracy, macro-F1 or average precision rather than by accuracy.",
+    ]
 
 
 def class_table(table: Table) -> list[dict[str, Any]]:

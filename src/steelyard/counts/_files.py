@@ -1,48 +1,69 @@
-"""Counts a column of a CSV or Parquet file, read in pieces by Polars."""
+"""Counts a column of one file: CSV and Parquet, read in pieces by Polars, and JSON lines."""
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Iterator
+import gzip
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from steelyard._errors import refuse
-from steelyard.counts._frames import check_column, first_line, import_polars, tally_lazy
+from steelyard.counts._frames import check_column, first_line, import_polars, tally_counts, tally_streaming
+from steelyard.counts._jsonl import tally_jsonl
+from steelyard.counts._parquet import fast_counts
 from steelyard.counts._tally import Progress, Tally
+from steelyard.counts._text import from_text
 
-__all__ = ["csv_fault", "tally_file"]
+__all__ = ["TABLES", "csv_fault", "table_kind", "tally_file"]
 
-_SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".pq": None}
+TABLES = (
+    ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet", ".pq"
+)  # fmt: skip
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
-def tally_file(path: Path, target: Any, progress: Progress | None) -> Tally:
-    """Distinct labels of a column of a CSV or Parquet file, read in pieces."""
-    if path.suffix.lower() not in _SUFFIXES:
-        refuse("count_classes", "source", "a file that ends in " + ", ".join(_SUFFIXES), f"'{path}'")
-    if path.is_dir():
-        refuse("count_classes", "source", "a file", f"the folder '{path}'", error=IsADirectoryError)
-    if not path.exists():
-        refuse("count_classes", "source", "a file that exists", f"'{path}'", error=FileNotFoundError)
+def table_kind(path: PurePath) -> str | None:
+    """``csv``, ``tsv``, ``jsonl``, ``ndjson``, ``parquet`` or ``pq`` by the end of the name; None for other files."""
+    name = path.name.lower()
+    end = next((end for end in TABLES if name.endswith(end)), None)
+    return None if end is None else end.removesuffix(".gz").removeprefix(".")
+
+
+def tally_file(
+    path: Path, target: Any, progress: Progress | None, keys: Mapping[str, str | None] | None = None
+) -> Tally:
+    """Distinct labels of a column of a file that exists; ``keys`` are columns that the names of its folders hold."""
+    keys = keys or {}
+    kind = table_kind(path)
     if path.stat().st_size == 0:
         refuse("count_classes", "source", "a file with labels in it", f"'{path}', which is empty")
+    if kind in ("jsonl", "ndjson"):
+        return tally_jsonl(path, target, progress)
     polars = import_polars()
-    separator = _SUFFIXES[path.suffix.lower()]
+    separator = _SEPARATORS.get(kind or "")
     with _reading(path, separator):
         if separator is None:
-            frame = polars.scan_parquet(path, glob=False)
+            frame = polars.scan_parquet(path, glob=False, hive_partitioning=False)
         else:
             # As text, whatever the first rows look like: the labels decide what they are once all of them are known.
             frame = polars.scan_csv(path, glob=False, infer_schema=False, separator=separator)
         columns = frame.collect_schema().names()
+    if separator is None:
+        columns += [key for key in keys if key not in columns]
     check_column(target, columns, f"'{path}'")
     with _reading(path, separator):
-        tally = tally_lazy(frame, target, f"'{path}', ", progress, whole_rows=separator is not None)
-    if not tally.labels:
-        refuse("count_classes", "source", "a file with labels in it", f"'{path}', which has columns and no rows")
-    return tally if separator is None else _from_text(tally)
+        if target in keys and target not in frame.collect_schema():
+            rows = frame.select(polars.len()).collect().item()
+            held = rows > 0
+            place = f"the folders of '{path}'"
+            return from_text(Tally([keys[target]] * held, [rows] * held, lambda entries: (0, 0), lambda _: place))
+        if separator is None and (counts := fast_counts(path, target, progress)) is not None:
+            return tally_counts(frame, target, f"'{path}', ", counts, progress)
+        tally = tally_streaming(frame, target, f"'{path}', ", progress, whole_rows=separator is not None)
+    return tally if separator is None else from_text(tally)
 
 
 @contextmanager
@@ -50,24 +71,34 @@ def _reading(path: Path, separator: str | None) -> Iterator[None]:
     """Turn what goes wrong inside Polars into one sentence that names the file, and the row where that can be found."""
     try:
         yield
-    except import_polars().exceptions.PolarsError as error:
+    except (import_polars().exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not that of a packed file
+            what = f"'{path}': {error.strerror or error}"
+            refuse("count_classes", "source", "a readable file", what, error=type(error))
         reason = csv_fault(path, separator) if separator else None
         what = f"'{path}', {reason or first_line(error)}"
         kind = "Parquet" if separator is None else "CSV"
         refuse("count_classes", "source", f"a readable {kind} file", what)
-    except OSError as error:
-        refuse("count_classes", "source", "a readable file", f"'{path}': {error.strerror or error}", error=type(error))
 
 
 def csv_fault(path: Path, separator: str) -> str | None:
-    """The first row that breaks a CSV file. Slow, and only run once reading has failed."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return f"line {number}: byte {line[error.start]:#04x} is not UTF-8"
-    with path.open(encoding="utf-8", newline="") as file:
+    """The first row that breaks a CSV file, packed or not. Slow, and only run once reading has failed."""
+    packed = path.suffix.lower() == ".gz"
+    number = 0
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as raw:
+            for number, line in enumerate(raw, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return f"line {number}: byte {line[error.start]:#04x} is not UTF-8"
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        return f"after line {number}: {first_line(error)}"
+    with (
+        gzip.open(path, "rt", encoding="utf-8", newline="")
+        if packed
+        else path.open(encoding="utf-8", newline="") as file
+    ):
         reader = csv.reader(file, delimiter=separator, strict=True)
         try:
             width = len(next(reader))
@@ -77,25 +108,3 @@ def csv_fault(path: Path, separator: str) -> str | None:
         except csv.Error as error:
             return f"line {reader.line_num}: {error}"
     return None
-
-
-_NUMBER = re.compile(r"\s*[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?\s*", re.ASCII)
-_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-_NOTHING = {"na", "n/a", "nan", "null", "none", "<na>", "?", "-"}
-
-
-def _from_text(tally: Tally) -> Tally:
-    """Text labels as what they all are: integers, else floats, else bools, else strings as they stand.
-
-    Leading zeros (``007``) make strings. A blank is a missing label, and so is a word such as ``NA`` among numbers.
-    """
-    texts = [text if text is not None and text.strip() else None for text in tally.labels]
-    words = [text for text in texts if text is not None]
-    numbers = {word for word in words if _NUMBER.fullmatch(word)}
-    labels: list[Any] = texts
-    if numbers and all(word in numbers or word.strip().lower() in _NOTHING for word in words):
-        number = int if all(_INTEGER.fullmatch(word) for word in numbers) else float
-        labels = [None if text is None or text not in numbers else number(text) for text in texts]
-    elif words and all(word.strip().lower() in {"true", "false"} for word in words):
-        labels = [None if text is None else text.strip().lower() == "true" for text in texts]
-    return Tally(labels, tally.counts, tally.first, tally.place)

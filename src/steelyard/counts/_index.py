@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from steelyard._errors import refuse
-from steelyard.counts._frames import is_pandas, is_polars
+from steelyard.counts._frames import as_frame
 from steelyard.counts._labels import as_array
+
+if TYPE_CHECKING:
+    import narwhals.stable.v2 as nw
 
 __all__ = ["index_labels"]
 
@@ -18,13 +23,10 @@ def index_labels(labels: Any, *, function: str) -> tuple[list[Any], np.ndarray]:
 
     Refuses what is not one label per row, and labels that are missing.
     """
-    if is_pandas(labels, "Series"):
-        index, found = labels.factorize()
-        distinct = found.tolist()
-    elif is_polars(labels, "Series"):
-        values = labels.unique(maintain_order=True)
-        distinct = values.to_list()
-        index = labels.replace_strict(values, np.arange(len(values)), return_dtype=None).to_numpy()
+    plain = isinstance(labels, torch.Tensor | np.ndarray | Sequence)
+    series = None if plain else as_frame(labels, function)
+    if series is not None and not hasattr(series, "columns"):
+        distinct, index = _index_series(series, function)
     else:
         array = as_array(labels, function)
         if array.ndim != 1:
@@ -33,11 +35,26 @@ def index_labels(labels: Any, *, function: str) -> tuple[list[Any], np.ndarray]:
                 function, "labels", "one label per row, (N,)", f"shape {array.shape}", hint if array.ndim > 1 else ""
             )
         distinct, index = _index_array(array, function)
+    # What is left to find are the gaps of arrays and of floats.
     missing = [entry for entry, label in enumerate(distinct) if label is None or label != label]
     gaps = np.isin(index, [-1, *missing])
     if gaps.any():
         refuse(function, "labels", "labels without gaps", f"a missing label at position {int(gaps.argmax())}")
     return distinct, index
+
+
+def _index_series(series: nw.Series[Any], function: str) -> tuple[list[Any], np.ndarray]:
+    import narwhals.stable.v2 as nw
+
+    gaps = series.is_null()
+    if gaps.any():
+        row = int(np.asarray(gaps.to_numpy(), dtype=bool).argmax())
+        refuse(function, "labels", "labels without gaps", f"a missing label at position {row}")
+    if series.dtype.is_numeric() or series.dtype in (nw.Boolean, nw.Object):
+        return _index_array(np.asarray(series.to_numpy()), function)
+    distinct = series.unique(maintain_order=True).to_list()
+    positions = range(len(distinct))
+    return distinct, series.replace_strict(distinct, positions, return_dtype=nw.Int64).to_numpy()
 
 
 def _index_array(array: np.ndarray, function: str) -> tuple[list[Any], np.ndarray]:

@@ -11,9 +11,8 @@ import torch
 
 from steelyard._errors import describe, refuse
 from steelyard.counts._tally import Progress, Tally
-from steelyard.counts._value import ClassCounts
 
-__all__ = ["as_array", "multilabel_counts", "tally_array"]
+__all__ = ["as_array", "as_zeros_and_ones", "tally_array", "tally_rows"]
 
 _CHUNK = 2**22  # labels counted at a time: bounds the memory of the conversions below
 
@@ -60,7 +59,7 @@ def tally_array(array: np.ndarray, progress: Progress | None) -> Tally:
         return _tally_objects(array.tolist(), progress)
     span = (int(array.min()), int(array.max())) if array.dtype.kind in "iu" and array.size else None
     if array.dtype.kind == "b":
-        array, span = array.view(np.uint8), (0, 1)
+        array, span = as_zeros_and_ones(array), (0, 1)
         names: list[Any] = [False, True]
     elif span is not None and span[1] - span[0] <= max(4 * array.size, 2**16):
         names = list(range(span[0], span[1] + 1))
@@ -117,14 +116,20 @@ def _first(array: np.ndarray, raw: list[Any], entries: list[int]) -> tuple[int, 
     return row, next(entry for entry in entries if raw[entry] == label or (label != label and raw[entry] != raw[entry]))
 
 
+def as_zeros_and_ones(array: np.ndarray) -> np.ndarray:
+    """Bools as uint8; some, such as Pillow's, are not 1 in memory where they are true."""
+    whole: np.ndarray = array.view(np.uint8) != 0
+    return whole.view(np.uint8)
+
+
 def _position(row: int) -> str:
     return f"position {row}"
 
 
-def multilabel_counts(
-    array: np.ndarray, num_classes: int | None, ignore_index: int | None, progress: Progress | None
-) -> ClassCounts:
-    """Positives and negatives of each column of zeros and ones."""
+def tally_rows(
+    array: np.ndarray, num_classes: int | None, ignore_index: int | None, progress: Progress | None, where: str = ""
+) -> Tally:
+    """Positives and negatives of each column of zeros and ones; ``where`` they are goes into errors."""
     function, rows, columns = "count_classes", *array.shape
     if array.dtype.kind not in "biuf":
         refuse(function, "source", "zeros and ones where it has two dimensions (multi-label)", array, error=TypeError)
@@ -145,9 +150,14 @@ def multilabel_counts(
             row, column = (int(index) for index in np.argwhere(unknown)[0])
             rule = "zeros and ones where it has two dimensions (multi-label)"
             hint = "For a map of class indices, pass its .flatten()."
-            refuse(function, "source", rule, f"{part[row, column].item()} at position ({start + row}, {column})", hint)
+            what = f"{part[row, column].item()} at position ({start + row}, {column}){where}"
+            refuse(function, "source", rule, what, hint)
         positives += yes.sum(0)
         negatives += no.sum(0)
         if progress is not None:
             progress(min(start + step, rows), rows)
-    return ClassCounts(range(columns), positives, negatives=negatives, total=rows)
+    return Tally(range(columns), positives.tolist(), _nowhere, str, negatives=negatives.tolist(), total=rows)
+
+
+def _nowhere(entries: list[int]) -> tuple[int, int]:
+    return 0, entries[0]  # zeros and ones are checked as they are read

@@ -42,10 +42,11 @@ def as_html(counts: ClassCounts) -> str:
 
 def _cells(counts: ClassCounts) -> tuple[list[str], list[list[str]]]:
     positives, negatives, prior = counts.positives.tolist(), counts.negatives.tolist(), counts.prior.tolist()
+    images = None if counts.images is None else counts.images.tolist()
     if counts.is_multilabel:
         head = ["class", "positives", "negatives", "share", "negatives/positives"]
     else:
-        head = ["class", "count", "share", "largest/count"]
+        head = ["class", "count", *(["images"] if images else []), "share", "largest/count"]
     shown, left_out = list(range(counts.num_classes)), 0
     if counts.num_classes > ROWS_SHOWN:
         half = ROWS_SHOWN // 2
@@ -53,7 +54,8 @@ def _cells(counts: ClassCounts) -> tuple[list[str], list[list[str]]]:
     rows = []
     for index in shown:
         count = positives[index]
-        numbers = [f"{count:,}", *([f"{negatives[index]:,}"] if counts.is_multilabel else [])]
+        beside = negatives if counts.is_multilabel else images
+        numbers = [f"{count:,}", *([f"{beside[index]:,}"] if beside else [])]
         other = negatives[index] if counts.is_multilabel else max(positives)
         ratio = f"{other / count:,.2f}" if count else "-"
         rows.append([_name(counts.classes[index]), *numbers, _percent(prior[index]), ratio])
@@ -64,7 +66,10 @@ def _cells(counts: ClassCounts) -> tuple[list[str], list[list[str]]]:
 
 def _summary(counts: ClassCounts) -> str:
     classes = f"{counts.num_classes} class" + ("es" if counts.num_classes != 1 else "")
-    text = f"{classes}, {counts.total:,} row" + ("s" if counts.total != 1 else "")
+    unit = "row" if counts.images is None else "pixel" if counts.image_pixels is not None else "label"
+    text = f"{classes}, {_many(counts.total, unit)}"
+    if counts.num_images is not None:
+        text += f" in {_many(counts.num_images, 'image')}"
     if counts.total == 0:
         return text
     ratio, accuracy = counts.imbalance_ratio, _percent(counts.majority_accuracy)
@@ -77,6 +82,10 @@ def _summary(counts: ClassCounts) -> str:
         return f"{text}; the commoner answer is right {accuracy} of the time, averaged over the classes"
     majority = _short(repr(counts.classes[int(counts.positives.argmax())]))
     return f"{text}; always answering {majority} is right {accuracy} of the time"
+
+
+def _many(number: int, unit: str) -> str:
+    return f"{number:,} {unit}" + ("s" if number != 1 else "")
 
 
 def _percent(share: float) -> str:

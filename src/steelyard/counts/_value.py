@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 
 from steelyard._errors import describe, refuse
-from steelyard.counts import _table
+from steelyard.counts import _ranks, _saving, _table
 from steelyard.counts._check import LARGEST_TOTAL, Label, check_labels, whole_numbers
+from steelyard.counts._images import Images, check_images
 
-__all__ = ["ClassCounts", "Label", "as_class_counts", "imbalance_ratio"]
+__all__ = ["ClassCounts", "Label"]
 
 
 class ClassCounts:
@@ -31,12 +31,20 @@ class ClassCounts:
     question per class and row: ``counts`` are then the positives, ``negatives`` stand beside them, and ``total`` is the
     number of rows.
 
+    Labels that belong to images (the pixels of masks, the objects of annotations) are single-label counts that also
+    know how many images contain each class, and for masks how large those are.
+
+    ``ClassCounts([], [])`` is the count of nothing: added to another, it changes nothing. No weights follow from it.
+
     Args:
         classes: The labels as the data has them, unique, of one kind (int, str, bool, or whole float), ``C`` of them.
         counts: Samples (for multi-label data: positives) per class, whole, zero or more, ``(C,)``. Copied.
         negatives: For multi-label data, negatives per class, whole, zero or more, ``(C,)``. Copied.
         total: For multi-label data, the number of rows, at least positives + negatives of any class. It may be left out
             where positives + negatives is the same for all classes.
+        images: Images that contain the class, whole, at most its count, ``(C,)``. Copied.
+        image_pixels: Pixels of those images that were counted, whichever class they have, whole, ``(C,)``. Copied.
+        num_images: All images, those without any label too. It goes with ``images``.
 
     Raises: TypeError: labels of mixed kinds. ValueError: negative, fractional or no counts, or lengths that differ.
 
@@ -54,16 +62,32 @@ class ClassCounts:
         3 classes, 46 rows, 30 : 1; always answering 'cat' is right 65.22 % of the time
     """
 
-    __slots__ = ("_classes", "_counts", "_negatives", "_total")
+    __slots__ = ("_classes", "_counts", "_images", "_negatives", "_total")
     _classes: tuple[Label, ...]
     _counts: np.ndarray
     _negatives: np.ndarray | None
     _total: int
+    _images: Images | None
 
     def __init__(
-        self, classes: Iterable[Label], counts: Any, *, negatives: Any = None, total: int | None = None
+        self,
+        classes: Iterable[Label],
+        counts: Any,
+        *,
+        negatives: Any = None,
+        total: int | None = None,
+        images: Any = None,
+        image_pixels: Any = None,
+        num_images: int | None = None,
     ) -> None:
         labels = tuple(classes)
+        if (
+            not labels
+            and _is_empty(counts)
+            and all(value is None for value in (negatives, total, images, image_pixels, num_images))
+        ):
+            self._set((), np.zeros(0, dtype=np.int64), None, 0, None)
+            return
         check_labels("ClassCounts", "classes", labels)
         array = whole_numbers("ClassCounts", "counts", counts)
         _check_length("counts", array, labels)
@@ -76,10 +100,19 @@ class ClassCounts:
             others = whole_numbers("ClassCounts", "negatives", negatives)
             _check_length("negatives", others, labels)
             rows = _multilabel_rows(array, others, total)
-        self._set(labels, array, others, rows)
+            if images is not None:
+                refuse("ClassCounts", "images", "None for multi-label counts, whose rows are the images", images)
+        self._set(labels, array, others, rows, check_images(array, images, image_pixels, num_images))
 
-    def _set(self, classes: tuple[Label, ...], counts: np.ndarray, negatives: np.ndarray | None, total: int) -> None:
-        for name, value in zip(self.__slots__, (classes, counts, negatives, total), strict=True):
+    def _set(
+        self,
+        classes: tuple[Label, ...],
+        counts: np.ndarray,
+        negatives: np.ndarray | None,
+        total: int,
+        images: Images | None,
+    ) -> None:
+        for name, value in zip(self.__slots__, (classes, counts, images, negatives, total), strict=True):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -89,9 +122,7 @@ class ClassCounts:
         raise FrozenInstanceError(f"ClassCounts is frozen: cannot delete '{name}'.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._negatives is None:
-            return ClassCounts, (self._classes, self._counts.tolist())
-        return _multilabel, (self._classes, self._counts.tolist(), self._negatives.tolist(), self._total)
+        return _make, (self._classes, self._counts.tolist(), self._rest())
 
     # What was counted. Tensors are fresh copies: writing into one changes nothing here.
 
@@ -129,6 +160,31 @@ class ClassCounts:
     def is_multilabel(self) -> bool:
         """Whether each class is a yes/no question of its own."""
         return self._negatives is not None
+
+    @property
+    def images(self) -> torch.Tensor | None:
+        """Images that contain the class, int64, ``(C,)``; None for labels without images."""
+        return None if self._images is None else torch.from_numpy(self._images.containing.copy())
+
+    @property
+    def image_pixels(self) -> torch.Tensor | None:
+        """Pixels of the images that contain the class, int64, ``(C,)``; None unless pixels were counted."""
+        pixels = None if self._images is None else self._images.pixels
+        return None if pixels is None else torch.from_numpy(pixels.copy())
+
+    @property
+    def num_images(self) -> int | None:
+        """All images, those without any label too; None for labels without images."""
+        return None if self._images is None else self._images.total
+
+    @property
+    def kind(self) -> str:
+        """What was counted, in words, such as ``"single-label counts of int labels"``: only like can be added."""
+        if not self._classes:
+            return "counts of nothing"
+        form = "multi-label" if self.is_multilabel else "single-label"
+        images = "" if self._images is None else f" {self._images.kind}"
+        return f"{form} counts of {type(self._classes[0]).__name__} labels{images}"
 
     # What follows from it.
 
@@ -179,41 +235,46 @@ class ClassCounts:
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
-        negatives = None if self._negatives is None else self._negatives.tobytes()
-        kind = type(self._classes[0])  # True == 1 == 1.0 in Python, but they are not the same label
-        return kind, self._classes, self._counts.tobytes(), negatives, self._total
+        return self.kind, self._classes, self._counts.tobytes(), self._total, json.dumps(self._rest())
+
+    def _rest(self) -> dict[str, Any]:
+        """The arguments besides classes and counts that make this value again."""
+        rest: dict[str, Any] = {}
+        if self._negatives is not None:
+            rest = {"negatives": self._negatives.tolist(), "total": self._total}
+        return rest | ({} if self._images is None else self._images.fields())
 
     def __add__(self, other: object) -> ClassCounts:
         """The counts of both together, class by class; classes that only one of them has are kept, and sorted in."""
         if not isinstance(other, ClassCounts):
             return NotImplemented
-        if self.is_multilabel != other.is_multilabel:
-            kinds = {True: "multi-label", False: "single-label"}
-            refuse("ClassCounts.__add__", "other", kinds[self.is_multilabel], f"{kinds[other.is_multilabel]} counts")
-        mine, theirs = type(self._classes[0]), type(other._classes[0])
-        if mine is not theirs:
-            refuse(
-                "ClassCounts.__add__",
-                "other",
-                f"counts of {mine.__name__} labels",
-                f"{theirs.__name__} labels",
-                error=TypeError,
-            )
+        if not self._classes or not other._classes:
+            return self if self._classes else other
+        if self.kind != other.kind:
+            labels = type(self._classes[0]) is not type(other._classes[0])
+            error = TypeError if labels else ValueError
+            refuse("ClassCounts.__add__", "other", self.kind, other.kind, error=error)
         if self._total + other._total >= LARGEST_TOTAL:
-            refuse(
-                "ClassCounts.__add__",
-                "other",
-                "so small that the total stays below 2**62",
-                f"{self._total} + {other._total}",
-            )
+            rule = "so small that the total stays below 2**62"
+            refuse("ClassCounts.__add__", "other", rule, f"{self._total} + {other._total}")
         classes = self._classes
         if classes != other._classes:
             classes = tuple(sorted({*classes, *other._classes}))
-        counts = self._spread(self._counts, classes) + other._spread(other._counts, classes)
-        if self._negatives is None or other._negatives is None:
-            return ClassCounts(classes, counts)
-        negatives = self._spread(self._negatives, classes) + other._spread(other._negatives, classes)
-        return ClassCounts(classes, counts, negatives=negatives, total=self._total + other._total)
+
+        def both(mine: np.ndarray | None, theirs: np.ndarray | None) -> np.ndarray | None:
+            if mine is None or theirs is None:
+                return None
+            total: np.ndarray = self._spread(mine, classes) + other._spread(theirs, classes)
+            return total
+
+        rest: dict[str, Any] = {}
+        if self._negatives is not None:
+            rest = {"negatives": both(self._negatives, other._negatives), "total": self._total + other._total}
+        if self._images is not None and other._images is not None:
+            rest["images"] = both(self._images.containing, other._images.containing)
+            rest["image_pixels"] = both(self._images.pixels, other._images.pixels)
+            rest["num_images"] = self._images.total + other._images.total
+        return ClassCounts(classes, both(self._counts, other._counts), **rest)
 
     def __radd__(self, other: object) -> ClassCounts:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # so that sum([...]) works
@@ -227,12 +288,29 @@ class ClassCounts:
         spread[[position[label] for label in self._classes]] = values
         return spread
 
+    def all_reduce(self, group: Any = None) -> ClassCounts:
+        """The sum over all ranks, the same on every one; classes that only some ranks have seen are in it.
+
+        For data that is spread over ranks: each counts its own share. All ranks of the group must call it. A rank
+        without any rows calls it on ``ClassCounts([], [])``, the count of nothing.
+
+        Equals ``sum(counts_of_rank_0, ..., counts_of_rank_n)``.
+
+        Args:
+            group: A process group of ``torch.distributed``; ``None`` for all ranks.
+
+        Returns: :class:`ClassCounts`.
+
+        Raises: RuntimeError: no process group. ValueError, on every rank: some count other kinds of labels than others.
+        """
+        return sum(_ranks.gather(self, group), ClassCounts([], []))
+
     # Text.
 
     def __repr__(self) -> str:
         if self.num_classes > _table.ROWS_SHOWN:
             return f"<ClassCounts of {self.num_classes} classes, {self._total} rows>"
-        rest = "" if self._negatives is None else f", negatives={self._negatives.tolist()}, total={self._total}"
+        rest = "".join(f", {name}={value!r}" for name, value in self._rest().items())
         return f"ClassCounts({list(self._classes)!r}, {self._counts.tolist()}{rest})"
 
     def __str__(self) -> str:
@@ -245,11 +323,8 @@ class ClassCounts:
 
     def to_json(self) -> str:
         """The counts as a JSON object; :meth:`from_json` reads it back to an equal value."""
-        data: dict[str, Any] = {"kind": "steelyard.ClassCounts", "version": 1, "total": self._total}
-        data |= {"classes": list(self._classes), "counts": self._counts.tolist()}
-        if self._negatives is not None:
-            data["negatives"] = self._negatives.tolist()
-        return json.dumps(data)
+        data = {**_saving.KIND, "total": self._total, "classes": list(self._classes), "counts": self._counts.tolist()}
+        return json.dumps(data | self._rest())
 
     @classmethod
     def from_json(cls, text: str) -> ClassCounts:
@@ -257,47 +332,18 @@ class ClassCounts:
 
         Raises: TypeError: not a string. ValueError: not JSON, or not the counts of a version that this library knows.
         """
-        if not isinstance(text, str | bytes):
-            refuse(
-                "ClassCounts.from_json",
-                "text",
-                "a string of JSON",
-                text,
-                "For a file, use ClassCounts.load.",
-                error=TypeError,
-            )
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            refuse("ClassCounts.from_json", "text", "JSON", f"text that is not ({error})")
-        if not isinstance(data, dict) or data.get("kind") != "steelyard.ClassCounts" or data.get("version") != 1:
-            refuse("ClassCounts.from_json", "text", "ClassCounts of version 1, as to_json writes", data)
-        missing = {"classes", "counts", "total"} - data.keys()
-        if missing or not isinstance(data["classes"], list):
-            refuse(
-                "ClassCounts.from_json", "text", "ClassCounts with lists 'classes', 'counts' and a number 'total'", data
-            )
-        if "negatives" in data:
-            return cls(data["classes"], data["counts"], negatives=data["negatives"], total=data["total"])
-        counts = cls(data["classes"], data["counts"])
-        if counts.total != data["total"]:
-            refuse("ClassCounts.from_json", "text", "ClassCounts whose 'total' is the sum of 'counts'", data)
-        return counts
+        classes, counts, total, rest = _saving.parse(text)
+        if "negatives" in rest:
+            return cls(classes, counts, total=total, **rest)
+        found = cls(classes, counts, **rest)
+        if found.total != total:
+            rule = "ClassCounts whose 'total' is the sum of 'counts'"
+            refuse("ClassCounts.from_json", "text", rule, f"{total}, and counts of {found.total}")
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_json` to ``path``, whole or not at all: an older file stays as it was if the write fails."""
-        goal = Path(path)
-        draft = goal.with_name(f".{goal.name}.{os.getpid()}.tmp")
-        try:
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(self.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(goal)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
+        _saving.write_whole(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ClassCounts:
@@ -313,43 +359,12 @@ class ClassCounts:
             refuse("ClassCounts.load", "path", "a file that ClassCounts.save wrote", f"'{path}', which is not: {error}")
 
 
-def _multilabel(classes: tuple[Label, ...], counts: list[int], negatives: list[int], total: int) -> ClassCounts:
-    return ClassCounts(classes, counts, negatives=negatives, total=total)
+def _make(classes: tuple[Label, ...], counts: list[int], rest: dict[str, Any]) -> ClassCounts:
+    return ClassCounts(classes, counts, **rest)
 
 
-def as_class_counts(counts: Any, *, function: str) -> ClassCounts:
-    """What a caller gave as ``counts``, as :class:`ClassCounts`; its errors speak as ``function``.
-
-    A 1-d sequence, array or tensor of counts stands for the classes ``0 .. C−1``. Zero counts pass: the caller decides.
-    """
-    if isinstance(counts, ClassCounts):
-        return counts
-    array = whole_numbers(function, "counts", counts)
-    value = ClassCounts.__new__(ClassCounts)
-    value._set(tuple(range(len(array))), array, None, int(array.sum()))
-    return value
-
-
-def imbalance_ratio(counts: Any) -> float:
-    r"""How many samples the largest class has for each sample of the smallest.
-
-    The one number to look at first: below about 10 : 1 most losses cope unaided.
-
-    Equals ``max(n) / min(n)``; infinite if a class has no samples, NaN if none has. For multi-label counts, where every
-    class is a yes/no question of its own, it is that of the worst question, between its positives and its negatives.
-
-    Args:
-        counts: :class:`ClassCounts`, or samples per class, whole, zero or more, ``(C,)``.
-
-    Returns: A float of at least 1.
-
-    Raises: TypeError, ValueError: ``counts`` is neither.
-
-    Example:
-        >>> imbalance_ratio([100000, 100, 10])
-        10000.0
-    """
-    return as_class_counts(counts, function="imbalance_ratio").imbalance_ratio
+def _is_empty(counts: Any) -> bool:
+    return hasattr(counts, "__len__") and not isinstance(counts, str) and len(counts) == 0
 
 
 def _check_length(argument: str, array: np.ndarray, labels: tuple[Label, ...]) -> None:
