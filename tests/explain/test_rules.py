@@ -90,6 +90,14 @@ class Balanced:
         return iter(range(len(self.labels)))
 
 
+class Unlabelled(Balanced):
+    """One that keeps to itself which class a row has."""
+
+    def __init__(self, labels: Any) -> None:
+        super().__init__(labels)
+        self.labels = [str(label) for label in labels]
+
+
 class Split(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """A data set that says which part it is, as torchvision's do."""
 
@@ -134,7 +142,8 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
              ["raises class 1 by a factor of 9 against class 0", "by a factor of 9 again", "counts 9 times"]),
             ({"loss": BCE(pos_weight=[9.0]), "sampler": LOADER, "labels": Y}, ["by a factor of 9 again"]),
             ({"loss": nn.BalancedSoftmaxLoss([90, 10]), "sampler": MINE, "labels": Y}, ["counts 9 times"]),
-            ({"loss": CE([1.0, 9.0]), "sampler": Balanced(Y)}, ["draws rows by class", "corrected twice"]),
+            ({"loss": CE([1.0, 9.0]), "sampler": Balanced(Y)}, ["counts 9 times"]),
+            ({"loss": CE([1.0, 9.0]), "sampler": Unlabelled(Y)}, ["draws rows by class", "corrected twice"]),
             ({"loss": CE([1.0, 9.0]), "sampler": Balanced(Y), "labels": Y}, ["counts 9 times"]),
             ({"loss": CE([1.0, 9.0]), "sampler": rows([1.0, 9.0], Y)}, ["the largest weight is 9 times"]),
             ({"loss": CE([1.0, 9.0]), "sampler": Ours([1.0, 9.0], 100, labels=Y), "labels": Y}, ["counts 9 times"]),

@@ -101,7 +101,8 @@ def taken_at_their_word(setup: Setup) -> Said:
             "Divide the probabilities by what training multiplied them with (weights, and drawn over natural shares) "
         )
         undo += "and renormalise"
-    return " ".join(said), undo + ", or tune the cut-off on held-out rows."
+    exact = "" if setup.drawn is not None else "steelyard.posterior.posterior(loss, logits) does it for you. "
+    return " ".join(said), f"{undo}. {exact}Or tune the cut-off on held-out rows."
 
 
 def _causes(setup: Setup) -> str:

@@ -126,10 +126,16 @@ class Setup:
 
     @cached_property
     def natural(self) -> Tensor | None:
-        """Rows of each class as the data has them, float64: of the labels, else of the counts, at least two classes."""
-        if self.labels is not None and self.labels.dim() == 1 and len(self.labels):
+        """Rows of each class as the data has them, float64, at least two classes.
+
+        Of the labels, else of the counts, else of the labels that the sampler knows.
+        """
+        labels = self.labels
+        if labels is None and self.counts is None and self.sampling is not None:
+            labels = self.sampling.classes
+        if labels is not None and labels.dim() == 1 and len(labels) and int(labels.min()) >= 0:
             least = max(2, self.classes or 0, 0 if self.counts is None else self.counts.num_classes)
-            return torch.bincount(self.labels, minlength=least).double()
+            return torch.bincount(labels, minlength=least).double()
         if self.counts is not None and not self.counts.is_multilabel and self.counts.num_classes > 1:
             return self.counts.counts.double()
         if self.counts is not None and self.counts.num_classes == 1:

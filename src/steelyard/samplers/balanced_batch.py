@@ -44,6 +44,8 @@ class BalancedBatchSampler(ReproducibleSampler[list[int]]):
     Source: the P·K batches of Hermans et al., "In Defense of the Triplet Loss", 2017, arXiv:1703.07737, §2.
     """
 
+    power = 1.0  # in the sense of ClassBalancedSampler: all classes get the same share
+
     def __init__(
         self,
         labels: Any,
