@@ -101,7 +101,7 @@ def taken_at_their_word(setup: Setup) -> Said:
             "Divide the probabilities by what training multiplied them with (weights, and drawn over natural shares) "
         )
         undo += "and renormalise"
-    exact = "" if setup.drawn is not None else "steelyard.posterior.posterior(loss, logits) does it for you. "
+    exact = "" if setup.drawn is not None else "steelyard.posterior.posterior(logits, loss) does it for you. "
     return " ".join(said), f"{undo}. {exact}Or tune the cut-off on held-out rows."
 
 
