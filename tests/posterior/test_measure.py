@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -167,7 +168,7 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "given", "error", "words"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("function", "given", "error", "words"), BAD, ids=short)
 def test_bad_values_are_refused(function: Any, given: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=f"^{function.__name__}: {words}"):
         function(**{"probs": [0.2, 0.8], "labels": [0, 1], **given})

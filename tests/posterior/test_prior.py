@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -205,7 +206,7 @@ BAD: list[tuple[Any, tuple[Any, ...], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "arguments", "error", "words"), BAD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("function", "arguments", "error", "words"), BAD, ids=short)
 def test_bad_values_are_refused(function: Any, arguments: tuple[Any, ...], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=f"^{function.__name__}: {words}"):
         function(*arguments)

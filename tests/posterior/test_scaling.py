@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 from torch import Tensor
 
 from steelyard.posterior import IsotonicCalibration, TemperatureScaling, VectorScaling, calibration_error
@@ -200,7 +201,7 @@ BAD: list[tuple[Any, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize("kind", [TemperatureScaling, VectorScaling])
-@pytest.mark.parametrize(("logits", "labels", "error", "words"), BAD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("logits", "labels", "error", "words"), BAD, ids=short)
 def test_bad_values_are_refused(kind: Any, logits: Any, labels: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=rf"^{kind.__name__}\.fit: {words}"):
         kind().fit(logits, labels)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -349,7 +350,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "words"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("given", "error", "words"), BAD, ids=short)
 def test_bad_values_are_refused(given: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=f"^tune_threshold: {words}"):
         tune_threshold(**{"scores": S, "labels": Y, **given})

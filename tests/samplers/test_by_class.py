@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 
 from steelyard.ops import cpu
 from steelyard.samplers import (
@@ -170,7 +171,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=short)
 def test_bad_arguments_of_class_balanced(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"^ClassBalancedSampler: ({message})"):
         ClassBalancedSampler(**{"labels": [0, 1], **change})
@@ -235,7 +236,7 @@ BAD_BATCHES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD_BATCHES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("change", "error", "message"), BAD_BATCHES, ids=short)
 def test_bad_arguments_of_balanced_batches(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"^BalancedBatchSampler: {message}"):
         BalancedBatchSampler(**{"labels": [0, 1], "classes_per_batch": 2, "samples_per_class": 1, **change})
@@ -299,7 +300,7 @@ BAD_FACTORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD_FACTORS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("change", "error", "message"), BAD_FACTORS, ids=short)
 def test_bad_arguments_of_repeat_factor(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"^RepeatFactorSampler: {message}"):
         RepeatFactorSampler(**{"labels_per_item": [["a"]], **change})

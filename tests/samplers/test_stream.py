@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from steelyard.samplers import RebalancedStream
@@ -207,7 +208,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=short)
 def test_bad_arguments_are_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"^RebalancedStream: {message}"):
         RebalancedStream(**{"dataset": STREAM, **change})

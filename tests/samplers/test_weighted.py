@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_names import short
 
 from steelyard import class_weights, count_classes, sample_weights
 from steelyard.samplers import WeightedRandomSampler
@@ -126,7 +127,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=short)
 def test_bad_arguments_are_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments = {"weights": [1.0, 2.0], "num_samples": 2, **change}
     with pytest.raises(error, match=rf"^WeightedRandomSampler: {message}"):
