@@ -110,8 +110,10 @@ double minus_log(double x) {
   double m;
   std::memcpy(&m, &bits, 8);  // in [√½, √2)
   const double s = (m - 1.0) / (m + 1.0), z = s * s;
-  double series = 1.0 / 23.0;
-  for (double term = 21.0; term > 0.0; term -= 2.0) series = series * z + 1.0 / term;
+  static constexpr double terms[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11,
+                                     1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3,  1.0};
+  double series = 1.0 / 23;
+  for (double term : terms) series = series * z + term;
   return -(static_cast<double>(e) * 0.6931471805599453 + 2.0 * s * series);
 }
 

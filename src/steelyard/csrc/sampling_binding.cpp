@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "pages.h"
 #include "sampling.h"
 
 namespace nb = nanobind;
@@ -13,6 +14,12 @@ namespace steelyard {
 namespace {
 
 template <class T> T* at(uintptr_t address) { return reinterpret_cast<T*>(address); }
+
+// Memory that is still to be touched: in huge pages it costs fewer faults now, and fewer walks when it is read at random.
+template <class T> T* fresh(uintptr_t address, int64_t count) {
+  advise_huge_pages(at<T>(address), count * static_cast<int64_t>(sizeof(T)));
+  return at<T>(address);
+}
 
 Weights weights_of(uintptr_t data, bool doubles, int64_t n, double scale, double more) {
   return {at<const void>(data), doubles, n, scale, more};
@@ -36,24 +43,25 @@ uint64_t cut_off(STEELYARD_WEIGHTS, int threads) {
 
 void starts_of(STEELYARD_WEIGHTS, uintptr_t starts, int threads) {
   nb::gil_scoped_release released;
-  block_starts(weights_of(data, doubles, n, scale, more), at<uint64_t>(starts), threads);
+  const Weights weights = weights_of(data, doubles, n, scale, more);
+  block_starts(weights, fresh<uint64_t>(starts, weights.blocks() + 1), threads);
 }
 
 void permuted(uintptr_t starts, int64_t blocks, uint64_t key, uintptr_t to, int threads) {
   nb::gil_scoped_release released;
-  permuted_starts(at<const uint64_t>(starts), blocks, key, at<uint64_t>(to), threads);
+  permuted_starts(at<const uint64_t>(starts), blocks, key, fresh<uint64_t>(to, blocks + 1), threads);
 }
 
 void cells_of(uintptr_t starts, int64_t blocks, int shift, uintptr_t cells, int64_t count, int threads) {
   nb::gil_scoped_release released;
-  fill_cells(at<const uint64_t>(starts), blocks, shift, at<uint32_t>(cells), count, threads);
+  fill_cells(at<const uint64_t>(starts), blocks, shift, fresh<uint32_t>(cells, count + 1), count, threads);
 }
 
 void independent(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift, uint64_t seed, uint32_t epoch,
                  int64_t first, int64_t step, int64_t count, uintptr_t rows, int threads) {
   nb::gil_scoped_release released;
   const Table table{weights_of(data, doubles, n, scale, more), at<const uint64_t>(starts), at<const uint32_t>(cells), shift};
-  draw_independent(table, Philox(seed, epoch, Stream::draw), {first, step, count}, at<int64_t>(rows), threads);
+  draw_independent(table, Philox(seed, epoch, Stream::draw), {first, step, count}, fresh<int64_t>(rows, count), threads);
 }
 
 void systematic(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift, uint64_t order, uint64_t shuffle,
@@ -62,12 +70,13 @@ void systematic(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift,
   nb::gil_scoped_release released;
   const Table table{weights_of(data, doubles, n, scale, more), at<const uint64_t>(starts), at<const uint32_t>(cells),
                     shift, true, order, shuffle};
-  draw_systematic(table, total, offset, key, {first, step, count}, at<int64_t>(rows), threads);
+  draw_systematic(table, total, offset, key, {first, step, count}, fresh<int64_t>(rows, count), threads);
 }
 
 void race_of(STEELYARD_WEIGHTS, uint64_t seed, uint32_t epoch, int64_t wanted, uintptr_t rows, int threads) {
   nb::gil_scoped_release released;
-  race(weights_of(data, doubles, n, scale, more), Philox(seed, epoch, Stream::race), wanted, at<int64_t>(rows), threads);
+  race(weights_of(data, doubles, n, scale, more), Philox(seed, epoch, Stream::race), wanted,
+       fresh<int64_t>(rows, wanted), threads);
 }
 
 void permute_of(uintptr_t x, uintptr_t sizes, uintptr_t keys, bool each, int64_t count, uintptr_t to, int threads) {
