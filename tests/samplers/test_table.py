@@ -198,6 +198,17 @@ def test_the_race_takes_sets_as_successive_draws_would(w: list[int], wanted: int
         assert abs(found.get(rows, 0) / trials - float(chance)) < 5 * spread + 1e-9, rows
 
 
+@pytest.mark.parametrize("name", cpu.available())
+def test_a_weight_above_zero_counts_however_small(name: str) -> None:
+    with cpu.using(name):
+        for small, large in ((1e-300, 1e300), (5e-324, 1.0), (1e-40, 1.7e308), (5e-324, 1e-320)):
+            one = table([0.0, small, large, 0.0])
+            assert one.positive == 2
+            assert sorted(one.race(0, 0, 2).tolist()) == [1, 2]
+            assert one.units().tolist()[::3] == [0, 0]
+            assert one.units()[1] >= 1
+
+
 def test_weights_are_used_where_they_are() -> None:
     for dtype in (torch.float32, torch.float64):
         tensor = torch.rand(100, dtype=dtype)

@@ -66,19 +66,17 @@ template <class X, bool permuted> int64_t row_of(const Table& table, int64_t blo
   return std::min(first + (permuted ? order[before] : before), w.n - 1);
 }
 
-// Rows of the units that `unit_at` names, several at a time, so that memory answers all of them together.
-template <class X, bool permuted, class UnitAt>
-void look_up_in(const Table& table, Positions p, int64_t* rows, int threads, UnitAt unit_at) {
+// Rows of the units that `units_at` finds for some positions, several at a time, so that memory answers all together.
+template <class X, bool permuted, class UnitsAt>
+void look_up_in(const Table& table, Positions p, int64_t* rows, int threads, UnitsAt units_at) {
   const Permutation order(table.weights.blocks(), table.order);
   in_chunks(p.count, threads, [&](int, int64_t, int64_t begin, int64_t end) {
     uint64_t units[kAhead];
     int64_t blocks[kAhead];
     for (int64_t at = begin; at < end; at += kAhead) {
       const int64_t n = std::min(kAhead, end - at);
-      for (int64_t i = 0; i < n; i++) {
-        units[i] = unit_at(p.first + (at + i) * p.step);
-        __builtin_prefetch(table.cells + (units[i] >> table.shift));
-      }
+      units_at(Positions{p.first + at * p.step, p.step, n}, units);
+      for (int64_t i = 0; i < n; i++) __builtin_prefetch(table.cells + (units[i] >> table.shift));
       for (int64_t i = 0; i < n; i++) {
         blocks[i] = table.cells[units[i] >> table.shift];
         __builtin_prefetch(table.starts + blocks[i]);
@@ -95,10 +93,10 @@ void look_up_in(const Table& table, Positions p, int64_t* rows, int threads, Uni
   });
 }
 
-template <bool permuted, class UnitAt>
-void look_up(const Table& table, Positions p, int64_t* rows, int threads, UnitAt unit_at) {
-  if (table.weights.doubles) look_up_in<double, permuted>(table, p, rows, threads, unit_at);
-  else look_up_in<float, permuted>(table, p, rows, threads, unit_at);
+template <bool permuted, class UnitsAt>
+void look_up(const Table& table, Positions p, int64_t* rows, int threads, UnitsAt units_at) {
+  if (table.weights.doubles) look_up_in<double, permuted>(table, p, rows, threads, units_at);
+  else look_up_in<float, permuted>(table, p, rows, threads, units_at);
 }
 
 // −log x for x in (0, 1], by the steps that samplers/_random.py takes, so that both have the same bits.
@@ -172,7 +170,7 @@ uint64_t cut_off_sum(const Weights& weights, int threads) {
   in_chunks(weights.n, threads, [&](int, int64_t chunk, int64_t begin, int64_t end) {
     uint64_t sum = 0;
     for (int64_t i = begin; i < end; i++)
-      sum += static_cast<uint64_t>(static_cast<int64_t>(weights.raw(i) * weights.scale * weights.more));
+      sum += static_cast<uint64_t>(static_cast<int64_t>(weights.raw(i) * weights.scale));
     parts[chunk] = sum;
   });
   uint64_t sum = 0;
@@ -218,8 +216,16 @@ void fill_cells(const uint64_t* starts, int64_t blocks, int shift, uint32_t* cel
 
 void draw_independent(const Table& table, const Philox& numbers, Positions positions, int64_t* rows, int threads) {
   const uint64_t total = table.starts[table.weights.blocks()];
-  look_up<false>(table, positions, rows, threads,
-          [&](int64_t position) { return high_product(numbers.at(static_cast<uint64_t>(position)), total); });
+  look_up<false>(table, positions, rows, threads, [&](Positions p, uint64_t* units) {
+    int64_t i = 0;
+    if (p.step == 1 && p.first % 2 == 0)  // numbers come in pairs
+      for (; i + 2 <= p.count; i += 2) {
+        numbers.both(static_cast<uint64_t>(p.first + i) >> 1, units[i], units[i + 1]);
+        units[i] = high_product(units[i], total), units[i + 1] = high_product(units[i + 1], total);
+      }
+    for (; i < p.count; i++)
+      units[i] = high_product(numbers.at(static_cast<uint64_t>(p.first + i * p.step)), total);
+  });
 }
 
 void draw_systematic(const Table& table, int64_t total, uint64_t offset, uint64_t key, Positions positions,
@@ -229,10 +235,13 @@ void draw_systematic(const Table& table, int64_t total, uint64_t offset, uint64_
   const Permutation order(n, key);
   // (j·units + offset) / n, exactly, without a product of 128 bits where 64 hold it.
   const bool narrow = n < (uint64_t{1} << 31);
-  look_up<true>(table, positions, rows, threads, [&](int64_t position) {
-    const uint64_t j = order(static_cast<uint64_t>(position));
-    if (narrow) return j * step + (j * rest + offset) / n;
-    return j * step + static_cast<uint64_t>((static_cast<unsigned __int128>(j) * rest + offset) / n);
+  look_up<true>(table, positions, rows, threads, [&](Positions p, uint64_t* units_of_draws) {
+    for (int64_t i = 0; i < p.count; i++) {
+      const uint64_t j = order(static_cast<uint64_t>(p.first + i * p.step));
+      const uint64_t more = narrow ? (j * rest + offset) / n
+                                   : static_cast<uint64_t>((static_cast<unsigned __int128>(j) * rest + offset) / n);
+      units_of_draws[i] = j * step + more;
+    }
   });
 }
 

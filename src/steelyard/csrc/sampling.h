@@ -1,6 +1,6 @@
 // Draws from weights: which rows, by position. Plain numbers and pointers, as in the losses.
 //
-// Weights become whole numbers q of units of total/2^62 or finer: w·2^k cut off, and 1 at least where w > 0. Sums of
+// Weights become whole numbers q of units of total/2^62 or finer: w·2^k cut off, and odd where w > 0. Sums of
 // whole numbers are exact in any order, so no draw depends on threads, and a weight of zero is never drawn. Rows stand in
 // blocks of 8; only the sums of blocks are kept, and within a block the weights themselves are read again. That costs
 // 2 bytes a weight at most, and the weights may stay where they are, on disk too.
@@ -17,17 +17,16 @@ constexpr int64_t kBlock = 8;
 
 struct Weights {
   const void* data;
-  bool doubles;        // or floats
+  bool doubles;  // or floats
   int64_t n;
-  double scale, more;  // powers of two; 2^k may be out of reach of one
+  double scale;  // 2^k
 
   double raw(int64_t i) const {
     return doubles ? static_cast<const double*>(data)[i] : static_cast<const float*>(data)[i];
   }
   uint64_t units(int64_t i) const { return units_of(raw(i)); }
   uint64_t units_of(double w) const {
-    const uint64_t q = static_cast<uint64_t>(static_cast<int64_t>(w * scale * more));
-    return q | static_cast<uint64_t>((q == 0) & (w > 0));
+    return static_cast<uint64_t>(static_cast<int64_t>(w * scale)) | static_cast<uint64_t>(w > 0);
   }
   int64_t blocks() const { return (n + kBlock - 1) / kBlock; }
 };

@@ -21,29 +21,29 @@ template <class T> T* fresh(uintptr_t address, int64_t count) {
   return at<T>(address);
 }
 
-Weights weights_of(uintptr_t data, bool doubles, int64_t n, double scale, double more) {
-  return {at<const void>(data), doubles, n, scale, more};
+Weights weights_of(uintptr_t data, bool doubles, int64_t n, double scale) {
+  return {at<const void>(data), doubles, n, scale};
 }
-#define STEELYARD_WEIGHTS uintptr_t data, bool doubles, int64_t n, double scale, double more
-#define STEELYARD_WEIGHTS_NAMES "data"_a, "doubles"_a, "n"_a, "scale"_a, "more"_a
+#define STEELYARD_WEIGHTS uintptr_t data, bool doubles, int64_t n, double scale
+#define STEELYARD_WEIGHTS_NAMES "data"_a, "doubles"_a, "n"_a, "scale"_a
 
 nb::tuple survey_of(uintptr_t data, bool doubles, int64_t n, int threads) {
   Survey found;
   {
     nb::gil_scoped_release released;
-    found = survey(weights_of(data, doubles, n, 1, 1), threads);
+    found = survey(weights_of(data, doubles, n, 1), threads);
   }
   return nb::make_tuple(found.first_bad, found.positive, found.largest);
 }
 
 uint64_t cut_off(STEELYARD_WEIGHTS, int threads) {
   nb::gil_scoped_release released;
-  return cut_off_sum(weights_of(data, doubles, n, scale, more), threads);
+  return cut_off_sum(weights_of(data, doubles, n, scale), threads);
 }
 
 void starts_of(STEELYARD_WEIGHTS, uintptr_t starts, int threads) {
   nb::gil_scoped_release released;
-  const Weights weights = weights_of(data, doubles, n, scale, more);
+  const Weights weights = weights_of(data, doubles, n, scale);
   block_starts(weights, fresh<uint64_t>(starts, weights.blocks() + 1), threads);
 }
 
@@ -60,7 +60,7 @@ void cells_of(uintptr_t starts, int64_t blocks, int shift, uintptr_t cells, int6
 void independent(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift, uint64_t seed, uint32_t epoch,
                  int64_t first, int64_t step, int64_t count, uintptr_t rows, int threads) {
   nb::gil_scoped_release released;
-  const Table table{weights_of(data, doubles, n, scale, more), at<const uint64_t>(starts), at<const uint32_t>(cells), shift};
+  const Table table{weights_of(data, doubles, n, scale), at<const uint64_t>(starts), at<const uint32_t>(cells), shift};
   draw_independent(table, Philox(seed, epoch, Stream::draw), {first, step, count}, fresh<int64_t>(rows, count), threads);
 }
 
@@ -68,14 +68,14 @@ void systematic(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift,
                 int64_t total, uint64_t offset, uint64_t key, int64_t first, int64_t step, int64_t count, uintptr_t rows,
                 int threads) {
   nb::gil_scoped_release released;
-  const Table table{weights_of(data, doubles, n, scale, more), at<const uint64_t>(starts), at<const uint32_t>(cells),
+  const Table table{weights_of(data, doubles, n, scale), at<const uint64_t>(starts), at<const uint32_t>(cells),
                     shift, true, order, shuffle};
   draw_systematic(table, total, offset, key, {first, step, count}, fresh<int64_t>(rows, count), threads);
 }
 
 void race_of(STEELYARD_WEIGHTS, uint64_t seed, uint32_t epoch, int64_t wanted, uintptr_t rows, int threads) {
   nb::gil_scoped_release released;
-  race(weights_of(data, doubles, n, scale, more), Philox(seed, epoch, Stream::race), wanted,
+  race(weights_of(data, doubles, n, scale), Philox(seed, epoch, Stream::race), wanted,
        fresh<int64_t>(rows, wanted), threads);
 }
 

@@ -1,6 +1,6 @@
 """Weights, ready to be drawn from: checked once, summed up once, and left where they are.
 
-Weights become whole numbers q of units: w·2^k cut off, and 1 at least where w > 0, with k such that they add up to
+Weights become whole numbers q of units: w·2^k cut off, and odd where w > 0, with k such that they add up to
 2^62 or somewhat less. Sums of whole numbers are exact in any order, so a draw depends on no thread, and a weight of
 zero is never drawn. A unit chosen at random belongs to a row; :meth:`Table.independent` and :meth:`Table.systematic`
 differ in how units are chosen. ``csrc/sampling.cpp`` keeps the sums of blocks of 8 rows and reads the weights within
@@ -77,6 +77,10 @@ class Table:
             refuse(function, "weights", _RULE, f"{float(weights[bad]):g} at position {bad}")
         if self.positive == 0:
             refuse(function, "weights", "above zero for one row at least", f"{self.n} zeros")
+        if not 2.0**-900 < largest < 2.0**900:  # so that a scale is a number; sizes do not matter, only ratios
+            scaled = np.ldexp(weights.astype(np.float64), 960 if largest < 1 else -960)
+            scaled[(scaled == 0) & (weights > 0)] = 5e-324  # the smallest number that there is
+            self.weights, largest = scaled, float(scaled.max())
         # First a scale under which n times the largest weight fits; the exact sum under it then shows how many bits
         # are left over.
         self._scale(_BITS - max(self.n - 1, 0).bit_length() - math.frexp(largest)[1])
@@ -94,14 +98,11 @@ class Table:
     # Building.
 
     def _scale(self, exponent: int) -> None:
-        """2^exponent, as a product: it may be beyond a float where its product with a weight is not."""
-        self.exponent = exponent
-        half = exponent // 2
-        self.scale, self.more = math.ldexp(1.0, half), math.ldexp(1.0, exponent - half)
+        self.exponent, self.scale = exponent, math.ldexp(1.0, exponent)
 
     def _given(self) -> tuple[Any, ...]:
         """The weights as the extension takes them."""
-        return self.weights.ctypes.data, self.weights.dtype == np.float64, self.n, self.scale, self.more
+        return self.weights.ctypes.data, self.weights.dtype == np.float64, self.n, self.scale
 
     def _survey(self) -> tuple[int, int, float]:
         """The first weight that is none, or −1; how many are above zero; the largest."""
@@ -115,7 +116,7 @@ class Table:
         return (int(bad[0]) if bad.size else -1), int((w > 0).sum()), float(w.max())
 
     def _cut_off(self) -> U64:
-        q: U64 = (self.weights.astype(np.float64) * self.scale * self.more).astype(np.uint64)
+        q: U64 = (self.weights.astype(np.float64) * self.scale).astype(np.uint64)
         return q
 
     def _cut_off_sum(self) -> int:
@@ -125,8 +126,7 @@ class Table:
 
     def units(self) -> U64:
         """Q of every row; in NumPy, 8 bytes each."""
-        q = self._cut_off()
-        q[(q == 0) & (self.weights > 0)] = 1
+        q: U64 = self._cut_off() | (self.weights > 0).astype(np.uint64)
         return q
 
     def _starts(self) -> U64:
