@@ -37,6 +37,8 @@ bench: $(RUN)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.table
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.linear
+	$(BIN)/python -m benchmarks.counting
 
 # Sanitizers watch the kernels at work, in every shape and any memory. Minutes to build; what is installed stays as it is.
 sanitize:

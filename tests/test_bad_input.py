@@ -393,6 +393,10 @@ BAD: dict[str, list[Bad]] = {
         Bad(torch.zeros(C, device="meta"), ValueError, "on the device of 'input', cpu; got one on meta"),
     ],
     "options": [Bad(value, TypeError, "LinearCrossEntropyOptions") for value in (3, "fast", {"chunks": 4})],
+    "memory_budget": [
+        *(Bad(value, TypeError, "an integer") for value in (2.5, "1 GB", True, [1])),
+        *(Bad(value, ValueError, "a number of bytes, 1 or more, or None") for value in (0, -1)),
+    ],
     "in_features": whole_number(1),
     "num_classes": whole_number(1),
     "out_features": [

@@ -24,6 +24,7 @@ DOCUMENTED = [
     "steelyard._values",
     "steelyard.functional",
     "steelyard.functional._check",
+    "steelyard.functional._chunks",
     "steelyard.functional._calls",
     "steelyard.functional._denominator",
     "steelyard.functional._direct",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from steelyard.functional import _chunks
 from steelyard.registry import LOSSES
 
 with warnings.catch_warnings():
@@ -337,6 +338,19 @@ def test_equals_pytorch(entry: Any, op: Any, dtype: torch.dtype, quantity: Calla
         ours, eager = quantity(entry.function, problem), quantity(reference, problem)
         judge(problem, ours, eager, lambda problem=problem: quantity(reference, problem.in_float64()))
     judge.close()
+
+
+@pytest.mark.parametrize("quantity", [gradient, second_derivative], ids=lambda quantity: quantity.__name__)
+@pytest.mark.parametrize(
+    ("entry", "op", "dtype"), [case for case in (*WHOLE, *CHUNKED) if "linear" in case.values[1].name]
+)
+def test_equals_pytorch_row_by_row(
+    entry: Any, op: Any, dtype: torch.dtype, quantity: Callable[..., tuple[Tensor, ...]], monkeypatch: Any
+) -> None:
+    """With so little room for logits that each row is a chunk of its own."""
+    monkeypatch.setattr(_chunks, "BUDGET", 1)
+    monkeypatch.setattr(_chunks, "LEAST_ROWS", 1)
+    test_equals_pytorch(entry, op, dtype, quantity)
 
 
 @pytest.mark.parametrize(("entry", "op", "dtype"), [*WHOLE, *CHUNKED])

@@ -24,7 +24,7 @@ from steelyard.functional._check import result_dtype
 from steelyard.functional._denominator import label_terms, sigmoid_denominator
 from steelyard.ops import accumulation_dtype, class_dim, cpu
 
-__all__ = ["sigmoid", "softmax"]
+__all__ = ["again", "sigmoid", "softmax", "undisturbed"]
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _EMPTY = ("nan", "zero", "raise")
@@ -62,6 +62,22 @@ def _open(input: Any, target: Any, *others: Any) -> bool:
         if other is not None and (type(other) not in _PLAIN or (recording and other.requires_grad)):
             return False
     return True
+
+
+def undisturbed() -> bool:
+    """Whether nobody compiles, transforms, traces, or watches every operation."""
+    return not (
+        _is_compiling()
+        or _transforming()
+        or _watched()
+        or forward_ad._current_level >= 0
+        or _tracing_state() is not None
+    )
+
+
+def again(grad: Tensor) -> bool:
+    """In a backward pass: whether the gradient is to be differentiated itself, or transformed, or watched."""
+    return _recording() or _transforming() or bool(_is_batched(grad)) or _watched()
 
 
 def _watched() -> bool:
@@ -109,10 +125,10 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         call = ctx.call
-        again = _recording() or _transforming() or _is_batched(grad) or _watched()
+        differentiable = again(grad)
         if not call.used:
             call.refuse_changes()
-        if not again and call.gradient is not None:
+        if not differentiable and call.gradient is not None:
             # Handed over: from here on somebody else writes to it, and nobody needs the logits.
             ready, call.gradient = call.gradient, None
             logits, call.logits = call.logits, None
@@ -124,7 +140,7 @@ class _Derivative(torch.autograd.Function):
                 "the place of the logits. Use inplace_gradient=False to go backward twice."
             )
         input, *statistics = ctx.saved_tensors
-        if again:
+        if differentiable:
             return call.formula(call.spread(grad, input), input), None
         return call.gradient_of(input, grad, statistics), None
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from steelyard.functional._check import (
 from steelyard.functional._denominator import sigmoid_denominator, softmax_denominator
 from steelyard.functional._reduce import Denominator, check_reduction, reduce
 
-__all__ = ["SMOOTH_WEIGHT", "leave", "sigmoid_family", "softmax_family"]
+__all__ = ["SMOOTH_WEIGHT", "SoftmaxTerms", "leave", "sigmoid_family", "softmax_family", "softmax_terms"]
 
 SMOOTH_WEIGHT = ("class", "target")
 
@@ -69,6 +69,61 @@ def softmax_family(
     )  # fmt: skip
     if direct is not None:
         return direct
+    terms = softmax_terms(
+        name, input, target, weight=weight, ignore_index=ignore_index, reduction=reduction,
+        label_smoothing=label_smoothing, sample_weight=sample_weight, logit_offset=logit_offset, margin=margin,
+        gamma=gamma, smooth_weight=smooth_weight, denominator=denominator, empty=empty,
+    )  # fmt: skip
+    loss = per_row(name, ops.softmax_loss, input, *terms)
+    divisor = denominator
+    if reduction == "mean" and isinstance(divisor, str):
+        divisor = terms.denominator(divisor, input)
+    return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
+
+
+class SoftmaxTerms(NamedTuple):
+    """What the softmax formula takes after the logits, checked and cast; in the order of the operator."""
+
+    target: Tensor
+    weight: Tensor | None
+    row_weight: Tensor | None
+    offset: Tensor | None
+    margin: Tensor | None
+    gamma: float
+    smoothing: float
+    by_target: bool
+    ignore_index: int
+
+    def denominator(self, rule: str, input: Tensor) -> Tensor | float:
+        """What a mean divides by."""
+        return softmax_denominator(
+            rule, input, self.target, self.weight, self.row_weight, self.smoothing, self.by_target, self.ignore_index
+        )
+
+    def rows(self, chosen: slice) -> SoftmaxTerms:
+        """The terms of some rows."""
+        row_weight = None if self.row_weight is None else self.row_weight[chosen]
+        return self._replace(target=self.target[chosen], row_weight=row_weight)
+
+
+def softmax_terms(
+    name: str,
+    input: Tensor,
+    target: Tensor,
+    *,
+    weight: Any,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    sample_weight: Any,
+    logit_offset: Any,
+    margin: Any,
+    gamma: float,
+    smooth_weight: str,
+    denominator: Denominator,
+    empty: str,
+) -> SoftmaxTerms:
+    """All checks of the softmax formula but those of label values; of ``input`` they look at shape and dtype only."""
     check_input(name, input)
     soft = check_index_or_distribution(name, input, target)
     if not soft:
@@ -88,27 +143,17 @@ def softmax_family(
     smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
     focusing = number(name, "gamma", gamma, 0.0, float("inf"))
     choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
-    w = class_values(name, "weight", weight, input)
-    v = row_values(name, "sample_weight", sample_weight, input)
-    by_target = smooth_weight == "target"
-    loss = per_row(
-        name,
-        ops.softmax_loss,
-        input,
+    return SoftmaxTerms(
         target,
-        w,
-        v,
+        class_values(name, "weight", weight, input),
+        row_values(name, "sample_weight", sample_weight, input),
         class_values(name, "logit_offset", logit_offset, input, minus_infinity=True),
         class_values(name, "margin", margin, input),
         focusing,
         smoothing,
-        by_target,
+        smooth_weight == "target",
         ignored,
     )
-    divisor = denominator
-    if reduction == "mean" and isinstance(divisor, str):
-        divisor = softmax_denominator(divisor, input, target, w, v, smoothing, by_target, ignored)
-    return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
 
 
 def leave(name: str, options: Mapping[str, Any], *own: str) -> None:

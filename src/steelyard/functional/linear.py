@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from steelyard import ops
 from steelyard._errors import describe, refuse
-from steelyard.functional._check import autocasting, check_input
-from steelyard.functional._family import softmax_family
-from steelyard.functional._reduce import Denominator
+from steelyard._values import integer
+from steelyard.functional import _direct
+from steelyard.functional._check import as_tensor, autocasting, check_input, per_row, result_dtype
+from steelyard.functional._chunks import Layer, chunked, rows_within, shape_only
+from steelyard.functional._family import softmax_family, softmax_terms
+from steelyard.functional._reduce import Denominator, reduce
 
-__all__ = ["check_options", "linear_cross_entropy", "linear_logits"]
+__all__ = ["check_budget", "check_options", "linear_cross_entropy", "linear_logits"]
 
 
 def linear_cross_entropy(
@@ -31,11 +34,13 @@ def linear_cross_entropy(
     logit_offset: Any = None,
     denominator: Denominator = "torch",
     empty: Literal["nan", "zero", "raise"] = "nan",
+    memory_budget: int | None = None,
 ) -> Tensor:
-    r"""Cross entropy on the logits of a linear layer.
+    r"""Cross entropy on the logits of a linear layer, without all of them in memory.
 
-    For classifiers with many classes, where the logits are the largest tensor of all. This release still makes them, as
-    PyTorch's own reference does; the signature is the one that will not.
+    For classifiers with many classes, where the logits are the largest tensor of all and their gradient the next. Rows
+    are taken in chunks: logits, loss, gradient over the same memory, and from that the gradients of features and
+    weight.
 
     Equals ``F.cross_entropy(F.linear(input, linear_weight, linear_bias), target, ...)``, and
     ``torch.nn.functional.linear_cross_entropy`` where PyTorch has it.
@@ -49,6 +54,10 @@ def linear_cross_entropy(
             :func:`~steelyard.functional.cross_entropy`.
         ignore_index: As there; ``None`` stands for −100, and for no such value with class probabilities.
         options: PyTorch's choice of chunks. Taken so that its calls run here; no number depends on it.
+        memory_budget: Bytes of logits at a time, ≥ 1; one row at least is. ``None`` takes 128 MiB, or 1024 rows where
+            those are more. All rows at once are taken where they fit, and wherever that cannot be avoided: under
+            ``torch.compile``, ``torch.func`` and autocast, for a second derivative, and where weights or soft targets
+            require a gradient.
 
     Returns:
         Loss in nats, as :func:`~steelyard.functional.cross_entropy`.
@@ -64,7 +73,7 @@ def linear_cross_entropy(
     """
     name = "linear_cross_entropy"
     check_options(name, options)
-    logits = linear_logits(name, input, linear_weight, linear_bias)
+    layer = checked_layer(name, input, linear_weight, linear_bias)
     if ignore_index is not None and isinstance(target, Tensor) and target.is_floating_point():
         refuse(
             name,
@@ -73,23 +82,37 @@ def linear_cross_entropy(
             repr(ignore_index),
             "To leave out a row of finite logits, give it sample_weight 0.",
         )
-    return softmax_family(
-        name,
-        logits,
-        target,
-        weight=weight,
-        reduction=reduction,
-        ignore_index=-100 if ignore_index is None else ignore_index,
-        label_smoothing=label_smoothing,
-        sample_weight=sample_weight,
-        logit_offset=logit_offset,
-        denominator=denominator,
-        empty=empty,
-    )
+    size = rows_within(layer, check_budget(name, memory_budget))
+    settings: dict[str, Any] = {
+        "weight": as_tensor(weight), "reduction": reduction,
+        "ignore_index": -100 if ignore_index is None else ignore_index, "label_smoothing": label_smoothing,
+        "sample_weight": as_tensor(sample_weight), "logit_offset": as_tensor(logit_offset),
+        "denominator": denominator, "empty": empty,
+    }  # fmt: skip
+    others = (target, *(value for value in settings.values() if isinstance(value, Tensor)))
+    if input.dim() != 2 or len(input) <= size or not _may_be_cut(layer, others):
+        return softmax_family(name, layer.logits(), target, **settings)
+    logits = shape_only(layer)
+    terms = softmax_terms(name, logits, target, **settings, margin=None, gamma=0.0, smooth_weight="class")
+
+    def whole(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return per_row(name, ops.softmax_loss, Layer(input, weight, bias).logits(), *terms)
+
+    rule = None if reduction == "none" else denominator if reduction == "mean" and isinstance(denominator, str) else ""
+    losses, divisor = chunked(name, layer, terms, size, rule, whole)
+    return reduce(name, losses, reduction, denominator if divisor is None else divisor, empty, result_dtype(logits))
 
 
-def linear_logits(name: str, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
-    """The layer's output ``(N, C, d1, ...)`` or ``(C,)``, once features, weight and bias fit one another."""
+def _may_be_cut(layer: Layer, others: tuple[Tensor, ...]) -> bool:
+    """Whether rows may come one chunk after another: nobody watches, and nothing else is differentiated."""
+    if not _direct.undisturbed() or autocasting(layer.input):
+        return False
+    plain = all(type(t) in (Tensor, torch.nn.Parameter) for t in (*layer, *others) if t is not None)
+    return plain and not (torch.is_grad_enabled() and any(t.requires_grad for t in others))
+
+
+def checked_layer(name: str, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Layer:
+    """Features, weight and bias, once they fit one another."""
     check_input(name, input, "features", classes=False)
     for argument, value in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
         if value is None and argument == "linear_bias":
@@ -111,14 +134,25 @@ def linear_logits(name: str, input: Tensor, linear_weight: Tensor, linear_bias: 
         refuse(name, "input", f"batched, (N, {input.shape[0]}), where 'linear_weight' has d1, ...", input)
     if linear_bias is not None and linear_bias.shape != outputs:
         refuse(name, "linear_bias", f"of shape {tuple(outputs)}", linear_bias)
-    return torch.nn.functional.linear(
-        input,
-        linear_weight.reshape(math.prod(outputs), linear_weight.shape[-1]),
-        None if linear_bias is None else linear_bias.reshape(-1),
-    ).reshape(input.shape[:-1] + outputs)
+    return Layer(input, linear_weight, linear_bias)
+
+
+def linear_logits(name: str, input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
+    """The layer's output ``(N, C, d1, ...)`` or ``(C,)``, once features, weight and bias fit one another."""
+    return checked_layer(name, input, linear_weight, linear_bias).logits()
 
 
 def check_options(name: str, options: Any) -> None:
     """PyTorch's options, by the name of their class: older releases have none to compare with."""
     if options is not None and type(options).__name__ != "LinearCrossEntropyOptions":
         refuse(name, "options", "None or PyTorch's LinearCrossEntropyOptions", describe(options), error=TypeError)
+
+
+def check_budget(name: str, memory_budget: Any) -> int | None:
+    """Bytes, or None."""
+    if memory_budget is None:
+        return None
+    budget = integer(name, "memory_budget", memory_budget)
+    if budget < 1:
+        refuse(name, "memory_budget", "a number of bytes, 1 or more, or None", memory_budget)
+    return budget

@@ -11,7 +11,7 @@ from steelyard import functional
 from steelyard._errors import describe, refuse
 from steelyard._values import integer
 from steelyard.functional._reduce import Denominator
-from steelyard.functional.linear import check_options, linear_logits
+from steelyard.functional.linear import check_budget, check_options, linear_logits
 from steelyard.nn._base import WEIGHT_OPTIONS, WeightedLoss
 from steelyard.nn.softmax import CrossEntropyLoss, SoftmaxLoss
 
@@ -27,8 +27,8 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         out_features: ``(d1, ...)`` for logits ``(N, C, d1, ...)``.
         bias: Whether the layer has one.
         device, dtype: Of the layer.
-        reduction, weight, ignore_index, label_smoothing, options, logit_offset, denominator, empty: As for the
-            function.
+        reduction, weight, ignore_index, label_smoothing, options, logit_offset, denominator, empty,
+            memory_budget: As for the function.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
@@ -59,10 +59,12 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         logit_offset: Any = None,
         denominator: Denominator = "torch",
         empty: Literal["nan", "zero", "raise"] = "nan",
+        memory_budget: int | None = None,
     ) -> None:
         super().__init__()
         name = "LinearCrossEntropyLoss"
         check_options(name, options)
+        self.memory_budget = check_budget(name, memory_budget)
         if not isinstance(out_features, tuple | list):
             refuse(name, "out_features", "a tuple of sizes", describe(out_features), error=TypeError)
         sizes = [("in_features", in_features), ("num_classes", num_classes)]
@@ -111,6 +113,7 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
             linear_bias=bias,
             options=self.options,
             logit_offset=self.logit_offset,
+            memory_budget=self.memory_budget,
             **options,
         )
 

@@ -1,0 +1,218 @@
+"""Cross entropy of a linear layer, some rows of logits at a time.
+
+A chunk of rows makes its logits, its losses, and the gradient over the same memory, which goes into the gradients of
+features, weight and bias at once; then the next chunk takes its place. What is kept is no larger than the gradients
+that have to be there anyway. Sums over the rows of all chunks (the gradient of the weight, of the bias) are kept in the
+accumulation dtype, for half precision too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from steelyard import ops
+from steelyard.functional import _direct
+from steelyard.functional._check import per_row
+from steelyard.functional._family import SoftmaxTerms
+from steelyard.functional._reduce import ordered_sum
+from steelyard.ops import accumulation_dtype, cpu
+
+__all__ = ["LEAST_ROWS", "Layer", "chunked", "rows_within", "shape_only"]
+
+BUDGET = 128 << 20
+"""Bytes of logits at a time where nobody says how many."""
+
+LEAST_ROWS = 1024
+"""Rows at a time at least, likewise: below some hundreds a matrix product is slow, whatever it saves."""
+
+_CLASSES = 4096  # of a half-precision gradient that are widened at a time
+
+
+class Layer(NamedTuple):
+    """A linear layer and what it is applied to; outputs ``(C,)`` or ``(C, d1, ...)``."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def outputs(self) -> torch.Size:
+        """The shape of the logits of a row."""
+        return self.weight.shape[:-1]
+
+    def logits(self, rows: slice | None = None) -> Tensor:
+        """``(N, C, d1, ...)`` or ``(C,)``, of all rows or some."""
+        features = self.input if rows is None else self.input[rows]
+        bias = None if self.bias is None else self.bias.reshape(-1)
+        flat = linear(features, self.weight.reshape(self.outputs.numel(), self.weight.shape[-1]), bias)
+        return flat.reshape(features.shape[:-1] + self.outputs)
+
+
+def shape_only(layer: Layer) -> Tensor:
+    """A tensor in the shape and dtype of the logits that holds one number: for checks, which read no other."""
+    return layer.input.new_zeros(()).expand(layer.input.shape[:-1] + layer.outputs)
+
+
+def rows_within(layer: Layer, budget: int | None) -> int:
+    """Rows whose logits fit into so many bytes."""
+    bytes_of_row = max(layer.outputs.numel() * layer.input.element_size(), 1)
+    if budget is None:
+        return max(BUDGET // bytes_of_row, LEAST_ROWS)
+    return max(budget // bytes_of_row, 1)
+
+
+def chunked(
+    name: str,
+    layer: Layer,
+    terms: SoftmaxTerms,
+    size: int,
+    rule: str | None,
+    whole: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+) -> tuple[Tensor, Tensor | float | None]:
+    """Losses in the accumulation dtype, and what a mean divides by if ``rule`` is one.
+
+    With a rule or ``rule=""`` (a sum) it is one loss for each chunk, their gradients computed along; with None one for
+    each row. ``whole`` is the same loss without chunks, for whoever differentiates it twice.
+    """
+    per_row(name, lambda: _labels_are_classes(layer, terms))
+    call = _Call(terms, size, reduced=rule is not None, whole=whole)
+    losses: Tensor = _Chunked.apply(*layer, call)  # type: ignore[no-untyped-call]
+    if not rule:
+        return losses, None
+    parts = [terms.rows(rows).denominator(rule, shape_only(layer)[rows]) for rows in _slices(layer, size)]
+    return losses, sum(parts[1:], parts[0]) if parts else 0.0
+
+
+def _labels_are_classes(layer: Layer, terms: SoftmaxTerms) -> Tensor:
+    ops.library.check_labels(shape_only(layer), terms.target, terms.ignore_index)
+    return layer.input
+
+
+def _slices(layer: Layer, size: int) -> Iterator[slice]:
+    rows = len(layer.input)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+class _Call:
+    def __init__(self, terms: SoftmaxTerms, size: int, *, reduced: bool, whole: Callable[..., Tensor]) -> None:
+        self.terms, self.size, self.reduced, self.whole = terms, size, reduced, whole
+        self.recording = torch.is_grad_enabled()  # which it never is within a Function
+        self.ready: _Gradients | None = None
+
+
+class _Gradients:
+    """Of features, weight and bias, as far as they are asked for."""
+
+    def __init__(self, layer: Layer, wanted: tuple[bool, ...]) -> None:
+        self.layer = layer
+        wide = accumulation_dtype(layer.input.dtype)
+        inputs, weight, bias = wanted
+        self.input = torch.empty_like(layer.input, memory_format=torch.contiguous_format) if inputs else None
+        flat = layer.outputs.numel(), layer.weight.shape[-1]
+        self.weight = layer.weight.new_zeros(flat, dtype=wide) if weight else None
+        self.bias = layer.weight.new_zeros(flat[0], dtype=wide) if bias and layer.bias is not None else None
+
+    def add(self, rows: slice, gradient: Tensor) -> None:
+        """What the gradient of some rows of logits adds."""
+        flat = gradient.reshape(len(gradient), -1)
+        features = self.layer.input[rows]
+        if self.input is not None:
+            torch.mm(flat, self.layer.weight.reshape(-1, self.layer.weight.shape[-1]), out=self.input[rows])
+        if self.bias is not None:
+            self.bias += flat.sum(0, dtype=self.bias.dtype)
+        if self.weight is None:
+            return
+        if flat.dtype == self.weight.dtype:
+            self.weight.addmm_(flat.t(), features)
+            return
+        features = features.to(self.weight.dtype)
+        for start in range(0, flat.shape[1], _CLASSES):
+            part = flat[:, start : start + _CLASSES].to(self.weight.dtype)
+            self.weight[start : start + _CLASSES].addmm_(part.t(), features)
+
+    def times(self, factor: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients, times a number; whoever asks gets them to keep."""
+        layer = self.layer
+        found: list[Tensor | None] = []
+        for gradient, of in ((self.input, layer.input), (self.weight, layer.weight), (self.bias, layer.bias)):
+            if gradient is None or of is None:
+                found.append(None)
+                continue
+            if factor is not None:
+                gradient *= factor.to(gradient.dtype)
+            found.append(gradient.to(of.dtype).reshape(of.shape))
+        return found[0], found[1], found[2]
+
+
+class _Chunked(torch.autograd.Function):
+    """Losses of chunks (or rows) and, where they will be summed, the gradients of their sum in the same go."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, call: _Call) -> Tensor:
+        layer, terms = Layer(input, weight, bias), call.terms
+        ctx.save_for_backward(*layer)
+        ctx.call = call
+        wanted = tuple(ctx.needs_input_grad[:3])
+        gradients = _Gradients(layer, wanted) if call.reduced and call.recording and any(wanted) else None
+        losses = []
+        for rows in _slices(layer, call.size):
+            logits, some = layer.logits(rows), terms.rows(rows)
+            loss, maximum, total = _losses(logits, some)
+            losses.append(ordered_sum(loss.double()).to(loss.dtype) if call.reduced else loss)
+            if gradients is not None:
+                gradients.add(rows, _gradient(torch.ones_like(loss), logits, some, maximum, total))
+        call.ready = gradients
+        if not call.reduced:
+            return torch.cat(losses)
+        return torch.stack(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        call: _Call = ctx.call
+        layer = Layer(*ctx.saved_tensors)
+        wanted = tuple(ctx.needs_input_grad[:3])
+        if _direct.again(grad):
+            return *_formula(call, layer, wanted, grad), None
+        gradients, call.ready = call.ready, None
+        if gradients is None:
+            gradients = _Gradients(layer, wanted)
+            for rows in _slices(layer, call.size):
+                logits, some = layer.logits(rows), call.terms.rows(rows)
+                loss, maximum, total = _losses(logits, some)
+                upstream = torch.ones_like(loss) if call.reduced else grad[rows].contiguous()
+                gradients.add(rows, _gradient(upstream, logits, some, maximum, total))
+        # The losses of chunks are summed up next, so that all of them have one upstream gradient.
+        return *gradients.times(grad[0] if call.reduced else None), None
+
+
+def _losses(logits: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, Tensor, Tensor]:
+    loss, maximum, total = torch.ops.steelyard.softmax_loss(logits, *terms)
+    return loss, maximum, total
+
+
+def _gradient(upstream: Tensor, logits: Tensor, terms: SoftmaxTerms, maximum: Tensor, total: Tensor) -> Tensor:
+    """The gradient of some logits, over their memory where a kernel writes it."""
+    if logits.is_cpu and cpu.ready():
+        settings = (*terms, upstream, 1.0, maximum, total)
+        if cpu.kernels.softmax_backward(logits, *settings, logits, cpu.threads()):
+            return logits
+    result: Tensor = torch.ops.steelyard.softmax_loss_backward(upstream, logits, terms[0], maximum, total, *terms[1:])
+    return result
+
+
+def _formula(call: _Call, layer: Layer, wanted: tuple[bool, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients by the loss without chunks, which can be differentiated again."""
+    asked = [tensor for tensor, asked in zip(layer, wanted, strict=True) if asked and tensor is not None]
+    with torch.enable_grad():
+        losses = call.whole(*layer)
+        if call.reduced:
+            losses = torch.stack([losses[rows].sum() for rows in _slices(layer, call.size)])
+        found = iter(torch.autograd.grad(losses, asked, grad, create_graph=True))
+    return tuple(
+        next(found) if asked and tensor is not None else None for tensor, asked in zip(layer, wanted, strict=True)
+    )
