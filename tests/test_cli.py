@@ -96,6 +96,33 @@ def test_the_python_of_weights_runs_and_gives_the_same_weights(data: Path) -> No
     assert found["python"] in run("weights", data, "--target", "y", *options).stdout
 
 
+def test_weights_say_which_position_is_which_class(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    pl.DataFrame({"y": ["ok"] * 90 + ["fraud"] * 10}).write_csv(path)
+    done = run("weights", path, "--target", "y")
+    assert "in the order of the weights: 0 = 'fraud', 1 = 'ok'" in done.stdout
+    found = json.loads(run("weights", path, "--target", "y", "--json").stdout)
+    assert [(c["index"], c["label"]) for c in found["classes"]] == [(0, "fraud"), (1, "ok")]
+
+
+def test_a_label_that_is_no_class_is_said_to_be_and_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    pl.DataFrame({"y": [0] * 90 + [1] * 10 + [255] * 5}).write_csv(path)
+    told = run("weights", path, "--target", "y", "--json")
+    assert "SY114" in told.stderr
+    assert [c["label"] for c in json.loads(told.stdout)["classes"]] == [0, 1, 255]
+    done = run("weights", path, "--target", "y", "--ignore-index", "255", "--json")
+    assert "SY114" not in done.stderr
+    found = json.loads(done.stdout)
+    assert [(c["label"], c["count"]) for c in found["classes"]] == [(0, 90), (1, 10)]
+    space: dict[str, object] = {}
+    exec(found["python"], space)
+    assert space["loss"].ignore_index == 255  # type: ignore[attr-defined]
+    assert run("inspect", path, "--target", "y", "--ignore-index", "255").exit_code == 2
+    lake = json.loads(run("inspect", f"{tmp_path}/*.csv", "--target", "y", "--ignore-index", "255", "--json").stdout)
+    assert [c["label"] for c in lake["classes"]] == [0, 1]
+
+
 def test_compare_writes_a_report(data: Path, tmp_path: Path) -> None:
     done = run("compare", data, "--target", "y", *QUICK, "--output", tmp_path / "out", "--strategies", "weights, focal")
     assert done.exit_code == 0, done.output

@@ -226,3 +226,15 @@ def test_help_and_the_whole_program(tmp_path: Path) -> None:
     program = subprocess.run(line, capture_output=True, text=True, check=False)
     assert (program.returncode, program.stderr) == (0, "")
     assert program.stdout.splitlines()[0].startswith(f"cross_entropy = {MEAN:.5g}")
+
+
+def test_a_column_that_numbers_the_rows_is_no_logit(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("id,ok,fraud,label\n" + "".join(f"{i},0.{i},0.5,ok\n" for i in range(1, 6)))
+    found = CliRunner().invoke(app, ["explain", str(path), "--target", "label"])
+    assert found.exit_code == 2
+    assert "'logits' must be given where a column only numbers the rows; got 'id'" in found.output
+    assert "--logits ok,fraud" in found.output
+    for given in (["--logits", "ok,fraud"], ["--logits", "ok", "--logits", "fraud"]):
+        told = CliRunner().invoke(app, ["explain", str(path), "--target", "label", *given])
+        assert told.exit_code == 0, told.output

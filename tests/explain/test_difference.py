@@ -133,3 +133,20 @@ def test_the_table_has_both_sides() -> None:
 def test_only_explanations_compare(other: Any) -> None:
     with pytest.raises(TypeError, match=r"^Explanation.compare: 'other' must be an Explanation; got"):
         explain(CE(), Z, Y).compare(other)
+
+
+def test_the_same_elements_in_another_order_are_not_said_to_be_divided_out() -> None:
+    """A plain mean of weighted elements divides by their number, whatever they weigh."""
+    loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(5.0))
+    one = explain(loss, torch.tensor([-1.5, 1.5]), torch.tensor([1.0, 0.0]))
+    two = explain(loss, torch.tensor([1.5, -1.5]), torch.tensor([0.0, 1.0]))
+    found = one.compare(two)
+    assert "same 2 elements in another order" in found.reasons[0]
+    assert not any("divides them out" in reason for reason in found.reasons)
+
+
+def test_weights_that_the_mean_divides_out_are_said_to_be() -> None:
+    logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    one = explain(torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0])), logits, labels)
+    two = explain(torch.nn.CrossEntropyLoss(weight=torch.tensor([3.0, 3.0])), logits, labels)
+    assert any("divides them out again: 4 and 12" in reason for reason in one.compare(two).reasons)

@@ -179,6 +179,9 @@ def test_findings_are_a_list_worst_first() -> None:
         "code": "SY114", "severity": "error", "message": found[0].message, "fix": found[0].fix
     }  # fmt: skip
     assert str(Findings()) == "No findings."
+    assert str(Findings([], ["loss", "labels"])) == "No findings. Not given, and so not looked at: loss, labels."
+    assert "not looked at: loss" in Findings([], ["loss"])._repr_html_()
+    assert Findings([], ["loss"]) == []
 
 
 def test_a_difference_prints_and_is_json() -> None:

@@ -39,6 +39,9 @@ AnyTarget = Annotated[
     typer.Option("--target", "-t", help="The column of classes, where there are columns.", show_default=False),
 ]
 Drop = Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given again.", show_default=False)]
+Ignore = Annotated[
+    int | None, typer.Option(help="A label that is no class, such as 255 of masks; not counted.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -93,7 +96,12 @@ def _steelyard(
 
 @app.command()
 def inspect(
-    data: AnyData, target: AnyTarget = None, drop: Drop = None, as_json: Json = False, debug: Debug = False
+    data: AnyData,
+    target: AnyTarget = None,
+    drop: Drop = None,
+    ignore_index: Ignore = None,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Look at the data before training: class counts, duplicates, missing values, columns that are no features.
 
@@ -107,12 +115,16 @@ def inspect(
             if drop:
                 raise ValueError("inspect: 'drop' must be left out where only classes are counted.")
             with show.counting_bar() as progress:
-                counted = library.inspect_counts(data, target, progress=progress)
+                counted = library.inspect_counts(data, target, ignore_index=ignore_index, progress=progress)
             if as_json:
                 _print_json(counted.to_dict())
             else:
                 show.counted(counted)
             return
+        if ignore_index is not None:
+            raise ValueError(
+                "inspect: 'ignore_index' must be left out for a single table, whose rows are all looked at."
+            )
         found = library.inspect(data, _column(target, data, "inspect"), drop=drop or ())
         if as_json:
             _print_json(found.to_dict())
@@ -150,6 +162,7 @@ def weights(
         str | None, typer.Option(help="Make their mean, sum, max or prior mean 1.", show_default=False)
     ] = None,
     missing: Annotated[str, typer.Option(help="For classes without rows: raise, zero or max.")] = "raise",
+    ignore_index: Ignore = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
@@ -162,6 +175,7 @@ def weights(
         from steelyard.compare.read import column, header
         from steelyard.compare.table import plain
         from steelyard.counts import count_classes
+        from steelyard.explain import check
         from steelyard.weights import class_weights
 
         options: dict[str, Any] = {
@@ -170,14 +184,17 @@ def weights(
         if not is_counted(data):
             column(header(data, "weights"), _column(target, data, "weights"), "weights", "target")
         with show.counting_bar() as progress:
-            counts = count_classes(data, target, progress=progress)
+            counts = count_classes(data, target, ignore_index=ignore_index, progress=progress)
+        for finding in check(counts=counts):
+            _say(f"{finding.code} {finding.severity}: {finding.message} {finding.fix}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             values = class_weights(counts, scheme, **options)
         for warning in caught:
             _say(f"note: {warning.message}")
-        table = show.weight_table([plain(c) for c in counts.classes], counts.counts.tolist(), values.tolist())
-        code = show.weight_code(str(data), target, scheme, options)
+        names = [plain(c) for c in counts.classes]
+        table = show.weight_table(names, counts.counts.tolist(), values.tolist())
+        code = show.weight_code(str(data), target, scheme, options, names, ignore_index)
         if as_json:
             _print_json(
                 {"data": data.name, "target": target, "scheme": scheme, "options": options, **table, "python": code}

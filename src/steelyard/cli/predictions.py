@@ -144,7 +144,13 @@ def _columns(
     for name in names:
         column(frame, name, "explain", "target")
     apart = {*names, sample_weight}
+    logits = [name for given in logits for name in ([given] if given in frame.columns else given.split(","))]
     taken = list(logits) or [name for name in frame.columns if name not in apart and frame[name].dtype.is_numeric()]
+    for name in taken if not logits and len(taken) > 1 else ():
+        if _numbers_rows(frame[name]):
+            rest = ",".join(other for other in taken if other != name)
+            hint = f"Say which columns are logits: --logits {rest}"
+            bad("explain", "logits", "given where a column only numbers the rows", f"'{name}' in {path}", hint)
     if not taken:
         bad("explain", "logits", "columns of numbers", f"none beside the target in {path}")
     for name in taken:
@@ -157,6 +163,11 @@ def _columns(
     input = torch.from_numpy(frame.select(pl.col(taken).cast(dtype)).to_numpy().copy())
     labels = [_labels(frame[name], taken, path) for name in names]
     return input, labels[0] if len(labels) == 1 else torch.stack([part.double() for part in labels], 1), weights
+
+
+def _numbers_rows(series: pl.Series) -> bool:
+    """Whether whole numbers go up by one from row to row."""
+    return len(series) > 2 and series.dtype.is_integer() and bool((series.diff().drop_nulls() == 1).all())
 
 
 def _check_numbers(series: pl.Series, path: Path, argument: str) -> pl.Series:

@@ -169,33 +169,39 @@ def weight_table(classes: Sequence[Any], counts: Sequence[int], values: Sequence
     square = sum(n * w * w for n, w in zip(counts, values, strict=True))
     effective = linear * linear / square if square else 0.0
     rows = [
-        {"label": label, "count": n, "weight": w, "share_of_weight": n * w / linear if linear else 0.0}
-        for label, n, w in zip(classes, counts, values, strict=True)
+        {"index": i, "label": label, "count": n, "weight": w, "share_of_weight": n * w / linear if linear else 0.0}
+        for i, (label, n, w) in enumerate(zip(classes, counts, values, strict=True))
     ]
     return {"classes": rows, "effective_sample_size": effective, "effective_share": effective / max(sum(counts), 1)}
 
 
-def weight_code(source: str, target: str | None, scheme: str, options: dict[str, Any]) -> str:
+def weight_code(
+    source: str, target: str | None, scheme: str, options: dict[str, Any], classes: Sequence[Any], ignore: int | None
+) -> str:
     """The Python that makes the same weights and a loss with them."""
     usual = {"power": 1.0, "beta": None, "cap": None, "normalize": None, "missing": "raise"}
     given = "".join(f", {name}={value!r}" for name, value in options.items() if value != usual[name])
     column = "" if target is None else f", {target!r}"
+    ignored = "" if ignore is None else f", ignore_index={ignore}"
+    named = ", ".join(f"{i} = {label!r}" for i, label in enumerate(classes[:10])) + ", ..." * (len(classes) > 10)
     return (
         "import steelyard.nn\n"
         "from steelyard.counts import count_classes\n"
         "from steelyard.weights import class_weights\n\n"
-        f"counts = count_classes({source!r}{column})  # better: of the training rows only\n"
-        f"loss = steelyard.nn.CrossEntropyLoss(weight=class_weights(counts, {scheme!r}{given}))"
+        f"counts = count_classes({source!r}{column}{ignored})  # better: of the training rows only\n"
+        f"# Labels of the loss, in the order of the weights: {named}\n"
+        f"loss = steelyard.nn.CrossEntropyLoss(weight=class_weights(counts, {scheme!r}{given}){ignored})"
     )
 
 
 def weights(table: dict[str, Any], code: str, scheme: str) -> None:
     """Print the weights."""
     console = _console()
-    grid = _table("class", "rows", f"weight ({scheme})", "share of all weight")
+    grid = _table("class", "index", "rows", f"weight ({scheme})", "share of all weight")
     for row in table["classes"]:
         grid.add_row(
-            escape(str(row["label"])), f"{row['count']:,}", f"{row['weight']:,.6g}", f"{row['share_of_weight']:.1%}"
+            escape(str(row["label"])), str(row["index"]), f"{row['count']:,}", f"{row['weight']:,.6g}",
+            f"{row['share_of_weight']:.1%}",
         )  # fmt: skip
     console.print(grid)
     console.print(

@@ -86,6 +86,7 @@ def inspect_counts(
     source: str | os.PathLike[str],
     target: str | None = None,
     *,
+    ignore_index: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> CountInspection:
     r"""Look at the classes of a path that is no single table: what :func:`steelyard.count_classes` finds there.
@@ -93,6 +94,7 @@ def inspect_counts(
     Args:
         source: A pattern or folder of tables, JSON lines, a folder of class folders, label masks, COCO annotations.
         target: The column with the labels; None where there are no columns.
+        ignore_index: A label that is not counted.
         progress: Called as ``progress(done, total)`` while counting goes on.
     Returns: :class:`CountInspection`; ``to_dict()`` for JSON, ``observations`` for people.
     Raises: as :func:`steelyard.count_classes`.
@@ -105,7 +107,7 @@ def inspect_counts(
         >>> found.counts.imbalance_ratio, found.unit
         (9.0, 'rows')
     """
-    counts = count_classes(source, target, progress=progress)
+    counts = count_classes(source, target, ignore_index=ignore_index, progress=progress)
     unit = "rows" if target is not None else "images"
     if counts.images is not None:
         unit = "pixels" if counts.image_pixels is not None else "annotations"

@@ -78,4 +78,9 @@ def check(
         said = rule.find(setup)
         if said is not None:
             found.append(Finding(rule.code, rule.severity, *said))
-    return Findings(sorted(found, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code)))
+    given = {
+        "loss": loss, "input": input, "target": target, "counts": counts, "sampler": sampler, "labels": labels,
+        "probabilities": probabilities,
+    }  # fmt: skip
+    order = sorted(found, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code))
+    return Findings(order, [name for name, value in given.items() if value is None])

@@ -174,11 +174,18 @@ def _parts(before: Explanation, after: Explanation) -> list[str]:
     equal = _equal(before.value, after.value)
     aligned = len(one.loss) == len(two.loss)
     if aligned and _alike(one.loss, two.loss) and not _alike(one.weight, two.weight):
-        weights = f"The rows cost the same before weights; these differ ({_range(one.weight)} and {_range(two.weight)})"
-        said.append(
-            f"{weights}, and the mean divides them out again: {number(before.denominator)} and "
-            f"{number(after.denominator)}." if equal else weights + "."
-        )  # fmt: skip
+        ranges = _range(one.weight), _range(two.weight)
+        differ = f"differ ({ranges[0]} and {ranges[1]})" if ranges[0] != ranges[1] else "fall on other rows"
+        weights = f"The rows cost the same before weights; these {differ}"
+        if not equal:
+            said.append(weights + ".")
+        elif not _equal(before.denominator, after.denominator):
+            said.append(
+                f"{weights}, and the mean divides them out again: {number(before.denominator)} and "
+                f"{number(after.denominator)}."
+            )
+        elif not _alike(_sorted(one.loss * one.weight), _sorted(two.loss * two.weight)):
+            said.append(f"{weights}, and yet what they make of the rows adds up to the same.")
     elif aligned and not _alike(_sorted(one.loss), _sorted(two.loss)) and before.kept:
         said.append(
             f"The rows themselves cost differently: {number(before.unweighted)} and {number(after.unweighted)} on "

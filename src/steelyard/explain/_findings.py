@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 __all__ = ["SEVERITIES", "Finding", "Findings"]
@@ -36,14 +37,26 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """A list of findings, worst first, that prints as text and shows in a notebook."""
+    """A list of findings, worst first, that prints as text and shows in a notebook.
+
+    Attributes:
+        not_given: Arguments of ``check`` that were left out, so that rules on them could not speak.
+    """
+
+    def __init__(self, found: Iterable[Finding] = (), not_given: Sequence[str] = ()) -> None:
+        super().__init__(found)
+        self.not_given = tuple(not_given)
 
     def __str__(self) -> str:
-        return "\n".join(str(finding) for finding in self) or "No findings."
+        return "\n".join(str(finding) for finding in self) or self._nothing()
+
+    def _nothing(self) -> str:
+        unseen = f" Not given, and so not looked at: {', '.join(self.not_given)}." if self.not_given else ""
+        return f"No findings.{unseen}"
 
     def _repr_html_(self) -> str:
         if not self:
-            return "<p>No findings.</p>"
+            return f"<p>{self._nothing()}</p>"
         parts = []
         for found in self:
             message, fix = html.escape(found.message), html.escape(found.fix)

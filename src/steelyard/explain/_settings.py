@@ -153,7 +153,8 @@ def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
     average, reduce = found.pop("size_average", None), found.pop("reduce", None)
     if average is not None or reduce is not None:
         found["reduction"] = legacy_reduction(average, reduce, found["reduction"])
-    found.pop("options", None)
+    for memory_only in ("options", "memory_budget"):  # of linear losses; no number depends on them
+        found.pop(memory_only, None)
     return found
 
 

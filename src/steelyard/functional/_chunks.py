@@ -166,6 +166,7 @@ class _Chunked(torch.autograd.Function):
             losses.append(ordered_sum(loss.double()).to(loss.dtype) if call.reduced else loss)
             if gradients is not None:
                 gradients.add(rows, _gradient(torch.ones_like(loss), logits, some, maximum, total))
+            del logits  # before the next ones are made, or there would be two chunks
         call.ready = gradients
         if not call.reduced:
             return torch.cat(losses)
@@ -186,6 +187,7 @@ class _Chunked(torch.autograd.Function):
                 loss, maximum, total = _losses(logits, some)
                 upstream = torch.ones_like(loss) if call.reduced else grad[rows].contiguous()
                 gradients.add(rows, _gradient(upstream, logits, some, maximum, total))
+                del logits
         # The losses of chunks are summed up next, so that all of them have one upstream gradient.
         return *gradients.times(grad[0] if call.reduced else None), None
 
