@@ -1,0 +1,31 @@
+"""The benchmark of linear_cross_entropy refuses wrong answers, and its page is what was measured. No clock is looked at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from benchmarks import linear
+
+
+@pytest.mark.parametrize("who", [linear.EAGER, linear.OURS])
+def test_contenders_agree(who: str) -> None:
+    assert linear.check(linear.Case(40, 8, 30, ()), who) < 1e-4
+
+
+def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: Any = lambda x, w, y, v: linear._eager(x, w, y, torch.ones_like(v))  # noqa: E731
+    monkeypatch.setitem(linear.LINES, linear.OURS, wrong)
+    with pytest.raises(ValueError, match="steelyard: an error of"):
+        linear.check(linear.Case(40, 8, 30, ()), linear.OURS)
+
+
+def test_the_page_is_what_the_committed_results_say() -> None:
+    result = json.loads(linear.RESULT.read_text(encoding="utf-8"))
+    text = linear.PAGE.read_text(encoding="utf-8")
+    assert text == linear.page(text, result), "run python -m benchmarks.linear"
+    assert [(c["rows"], c["size"], c["classes"]) for c in result["cases"]] == [
+        (case.rows, case.size, case.classes) for case in linear.CASES
+    ]
