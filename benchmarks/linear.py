@@ -1,8 +1,8 @@
 """Time linear_cross_entropy beside PyTorch's: `python -m benchmarks.linear`, from the root of the repository.
 
 Right first: loss and gradients of every contender are held against PyTorch's line in float64 on some rows before
-anything is timed. Contenders take turns in a new order every round. The floor are the three matrix products that cannot be
-avoided: logits, gradient of the features, gradient of the weight. Extra memory is the peak of one forward and
+anything is timed. Contenders take turns in a new order every round. The floor are the three matrix products that cannot
+be avoided: logits, gradient of the features, gradient of the weight. Extra memory is the peak of one forward and
 backward pass over what is there before, the gradients included, in a process of its own.
 """
 
@@ -165,7 +165,8 @@ def tables(result: dict[str, Any]) -> str:
     machine = result["machine"]
     lines = [
         f"{machine['processor']}, {machine['threads']} threads; PyTorch {machine['torch']}; "
-        f"{result['rounds']} rounds; load {machine['load_before']:g} before the run; {machine['date']}. Data: `benchmarks/results/linear/cpu.json`.",
+        f"{result['rounds']} rounds; load {machine['load_before']:g} before the run; {machine['date']}. "
+        "Data: `benchmarks/results/linear/cpu.json`.",
         "",
         "| features into classes | contender | forward + backward, s | contender / steelyard | extra memory, MiB |",
         "| --- | --- | ---: | ---: | ---: |",

@@ -1,4 +1,4 @@
-"""The benchmark of linear_cross_entropy refuses wrong answers, and its page is what was measured. No clock is looked at."""
+"""The benchmark of linear_cross_entropy refuses wrong answers, and its page is what was measured."""
 
 from __future__ import annotations
 
