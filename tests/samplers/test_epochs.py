@@ -57,6 +57,14 @@ def test_without_set_epoch_iterators_take_the_epochs_in_turn(make: Make) -> None
 
 
 @kinds
+def test_a_sampler_says_where_it_stands(make: Make) -> None:
+    alone = make(seed=3)
+    alone.set_epoch(2)
+    assert repr(alone) == f"{type(alone).__name__}(num_samples={alone.num_samples}, epoch=2, seed=3)"
+    assert repr(make(seed=3, num_replicas=4, rank=1)).endswith("epoch=0, seed=3, rank=1 of 4)")
+
+
+@kinds
 def test_set_epoch_counts_from_there_on(make: Make) -> None:
     sampler = make(seed=3)
     list(sampler)

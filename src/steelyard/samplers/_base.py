@@ -146,6 +146,10 @@ class ReproducibleSampler(DistributedSampler[T]):
         assert isinstance(draws, _Draws)
         return torch.from_numpy(draws.rest())
 
+    def __repr__(self) -> str:
+        ranks = "" if self.num_replicas == 1 else f", rank={self.rank} of {self.num_replicas}"
+        return f"{type(self).__name__}(num_samples={self.num_samples}, epoch={self.epoch}, seed={self.seed}{ranks})"
+
     # Epochs and state.
 
     @property
