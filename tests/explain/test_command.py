@@ -199,7 +199,7 @@ BAD: list[tuple[Callable[[Path], Path], list[str], str]] = [
     (as_csv, ["--rows", "-1"], "'rows' must be a whole number"),
     (as_npz, ["--logits", "nope"], "It holds logits, labels"),
     (as_npz, ["--logits", "logits", "--logits", "labels"], "the name of one array"),
-    (_archive(a=Z), [], "got 'logits or input'"),
+    (_archive(a=Z), [], "called 'logits' or 'input'; got a"),
     (_archive(logits=Z, target=np.array(["a", "b", "c"])), [], "an array of numbers"),
     (_archive(logits=Z, target=np.array([object(), 1, 2], dtype=object)), [], "a readable npz file"),
 ]

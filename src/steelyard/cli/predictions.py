@@ -121,9 +121,12 @@ def _pick(held: dict[str, Any], given: Sequence[str], usual: Sequence[str], argu
     if len(given) > 1:
         bad("explain", argument, "the name of one array of an npz file", ", ".join(given))
     names = given or [name for name in usual if name in held][:1]
-    if not names or names[0] not in held:
-        wanted = names[0] if names else " or ".join(usual)
-        bad("explain", argument, f"an array of {path}", f"'{wanted}'", f"It holds {', '.join(held) or 'nothing'}.")
+    if not names:
+        hint = f"Say which one it is: --{argument} NAME."
+        called = " or ".join(repr(name) for name in usual)
+        bad("explain", argument, f"an array of {path} called {called}", ", ".join(held) or "no array", hint)
+    if names[0] not in held:
+        bad("explain", argument, f"an array of {path}", f"'{names[0]}'", f"It holds {', '.join(held) or 'nothing'}.")
     return names[0]
 
 
