@@ -11,7 +11,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src/steelyard"
 # Each room may use those before it.
 ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "config", "information", "counts", "weights",
-         "samplers", "functional", "nn", "registry", "posterior", "explain", "compare", "cli"]  # fmt: skip
+         "samplers", "functional", "nn", "registry", "distributed", "posterior", "explain", "compare",
+         "cli"]  # fmt: skip
 CORE = ORDER[: ORDER.index("compare")]
 
 

@@ -6,7 +6,7 @@ classes: it trains classifiers on imbalanced data.
 ``steelyard.nn`` and ``steelyard.functional`` stand in for PyTorch's modules and functions of the same names.
 """
 
-from steelyard import functional, information, nn, posterior, samplers
+from steelyard import distributed, functional, information, nn, posterior, samplers
 from steelyard._errors import NotInvertibleError
 from steelyard._version import __version__
 from steelyard.config import show_config
@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "class_weights",
     "count_classes",
+    "distributed",
     "explain",
     "functional",
     "imbalance_ratio",
