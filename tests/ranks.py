@@ -22,6 +22,7 @@ def _enter(rank: int, work: Callable[..., Any], size: int, folder: str, args: tu
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size, timeout=wait)
     try:
         torch.save(work(rank, size, *args), f"{folder}/{rank}.pt")
+        dist.barrier()  # nobody leaves while another is still at work
     finally:
         dist.destroy_process_group()
 

@@ -60,6 +60,11 @@ def test_it_is_a_float64_number_on_the_device_of_the_targets():
     assert (answer.device.type, answer.dtype, answer.shape) == ("meta", torch.float64, ())
 
 
+def test_a_label_of_8_bits_is_not_the_ignored_one():
+    target = torch.tensor([156], dtype=torch.uint8)  # −100 as 8 bits
+    assert loss_denominator(nn.CrossEntropyLoss(torch.arange(200.0)), target).item() == 156.0
+
+
 def test_no_rows_at_all_are_zero():
     assert loss_denominator(nn.CrossEntropyLoss(), []).item() == 0.0
     assert loss_denominator(nn.CrossEntropyLoss([1.0, 2.0]), torch.empty(0, dtype=torch.long)).item() == 0.0

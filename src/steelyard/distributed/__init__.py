@@ -1,4 +1,4 @@
-"""The same loss over many steps and many ranks: exact denominators, and a softmax whose classes are shared out."""
+"""The same loss over many steps and many ranks: the one number that all parts of a batch divide by."""
 
 from steelyard.distributed.denominator import loss_denominator
 
