@@ -55,8 +55,8 @@ def mean_of_means(setup: Setup) -> Said:
         (setup.accumulation_steps, "micro-batches"), (setup.world_size, "ranks")) if count > 1)  # fmt: skip
     return (
         f"The mean of {pieces} is not the mean of the whole: each piece divides by its own {what}.{measured}",
-        "Give every piece the denominator of all, loss(input, target, denominator=D) as steelyard's losses take it, D "
-        "being the sum over all pieces and ranks; and add the gradients up instead of averaging them.",
+        "Give every piece the denominator of all: D = steelyard.distributed.loss_denominator(loss, targets), then "
+        "loss(input, target, denominator=D), and add the gradients up instead of averaging them.",
     )
 
 
