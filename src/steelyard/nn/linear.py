@@ -27,8 +27,8 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         out_features: ``(d1, ...)`` for logits ``(N, C, d1, ...)``.
         bias: Whether the layer has one.
         device, dtype: Of the layer.
-        reduction, weight, ignore_index, label_smoothing, options, logit_offset, denominator, empty,
-            memory_budget: As for the function.
+        reduction, weight, ignore_index, label_smoothing, options: As for the function.
+        logit_offset, denominator, empty, memory_budget: As for the function.
 
     Raises:
         TypeError, ValueError: a value that the function would refuse.
