@@ -16,7 +16,7 @@ def test_contenders_agree(who: str) -> None:
 
 
 def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong: Any = lambda x, w, y, v: linear._eager(x, w, y, torch.ones_like(v))  # noqa: E731
+    wrong: Any = lambda x, w, y, v, **_: linear._eager(x, w, y, torch.ones_like(v))  # noqa: E731
     monkeypatch.setitem(linear.LINES, linear.OURS, wrong)
     with pytest.raises(ValueError, match="steelyard: an error of"):
         linear.check(linear.Case(40, 8, 30, ()), linear.OURS)

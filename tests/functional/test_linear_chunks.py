@@ -200,6 +200,42 @@ def test_half_precision_sums_over_chunks_in_float32(dtype: torch.dtype, outputs:
         assert float(ours) <= 1.1 * float(theirs) + torch.finfo(dtype).eps * float(right.norm()) / 4
 
 
+@pytest.mark.parametrize("name", cpu.available())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e6])
+@pytest.mark.parametrize("given", [False, True])
+def test_weights_of_any_size_leave_half_precision_its_digits(
+    given: bool, scale: float, dtype: torch.dtype, name: str
+) -> None:
+    """Gradients of a sum, divided afterwards, would be out of the range of float16."""
+    torch.manual_seed(0)
+    rows, weight = 300, (torch.rand(CLASSES) + 0.5) * scale  # no power of two, which would divide exactly
+    case = {
+        "input": torch.randn(rows, FEATURES, dtype=dtype, requires_grad=True),
+        "linear_weight": torch.randn(CLASSES, FEATURES, dtype=dtype, requires_grad=True),
+        "target": torch.randint(0, CLASSES, (rows,)),
+    }
+    options = {"weight": weight, "denominator": rows * scale if given else "torch"}
+    exact = {key: t.detach().double().requires_grad_() if t.is_floating_point() else t for key, t in case.items()}
+
+    def gradients(case: dict[str, Any], **more: Any) -> list[Tensor]:
+        leaves = [case["input"], case["linear_weight"]]
+        return list(torch.autograd.grad(linear_cross_entropy(**case, **options, **more), leaves))
+
+    with cpu.using(name):
+        found = zip(gradients(case, memory_budget=budget(case, 7)), gradients(case), gradients(exact), strict=True)
+        for cut, whole, truth in found:
+            assert float((cut.double() - truth).norm()) <= 1.1 * float((whole.double() - truth).norm())
+
+
+def test_half_precision_widens_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_chunks, "_CLASSES", 3)
+    case = made(torch.bfloat16)
+    wanted = torch.autograd.grad(linear_cross_entropy(**case), case["linear_weight"])[0]
+    found = torch.autograd.grad(linear_cross_entropy(**case, memory_budget=1), case["linear_weight"])[0]
+    torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-3)
+
+
 def test_tensors_that_change_before_the_backward_pass_are_autograds_error() -> None:
     case = made()
     loss = linear_cross_entropy(**case, memory_budget=1)

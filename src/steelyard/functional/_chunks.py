@@ -72,20 +72,32 @@ def chunked(
     terms: SoftmaxTerms,
     size: int,
     rule: str | None,
+    given: Tensor | float,
     whole: Callable[[Tensor, Tensor, Tensor | None], Tensor],
 ) -> tuple[Tensor, Tensor | float | None]:
     """Losses in the accumulation dtype, and what a mean divides by if ``rule`` is one.
 
     With a rule or ``rule=""`` (a sum) it is one loss for each chunk, their gradients computed along; with None one for
-    each row. ``whole`` is the same loss without chunks, for whoever differentiates it twice.
+    each row. ``given`` is what they will be divided by where no rule says. ``whole`` is the same loss without chunks,
+    for whoever differentiates it twice.
     """
     per_row(name, lambda: _labels_are_classes(layer, terms))
-    call = _Call(terms, size, reduced=rule is not None, whole=whole)
+    divisor = None
+    if rule:
+        parts = [terms.rows(rows).denominator(rule, shape_only(layer)[rows]) for rows in _slices(layer, size)]
+        divisor = sum(parts[1:], parts[0]) if parts else 0.0
+    upstream = _upstream(
+        given if divisor is None else divisor, accumulation_dtype(layer.input.dtype), layer.input.device
+    )
+    call = _Call(terms, size, reduced=rule is not None, upstream=upstream, whole=whole)
     losses: Tensor = _Chunked.apply(*layer, call)  # type: ignore[no-untyped-call]
-    if not rule:
-        return losses, None
-    parts = [terms.rows(rows).denominator(rule, shape_only(layer)[rows]) for rows in _slices(layer, size)]
-    return losses, sum(parts[1:], parts[0]) if parts else 0.0
+    return losses, divisor
+
+
+def _upstream(divisor: Tensor | float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What a sum that is divided meets in its backward pass; half precision has no room for gradients without it."""
+    upstream = torch.as_tensor(divisor, dtype=dtype, device=device).detach().reciprocal()
+    return torch.where(upstream.isfinite() & (upstream > 0), upstream, torch.ones_like(upstream))
 
 
 def _labels_are_classes(layer: Layer, terms: SoftmaxTerms) -> Tensor:
@@ -99,8 +111,10 @@ def _slices(layer: Layer, size: int) -> Iterator[slice]:
 
 
 class _Call:
-    def __init__(self, terms: SoftmaxTerms, size: int, *, reduced: bool, whole: Callable[..., Tensor]) -> None:
-        self.terms, self.size, self.reduced, self.whole = terms, size, reduced, whole
+    def __init__(
+        self, terms: SoftmaxTerms, size: int, *, reduced: bool, upstream: Tensor, whole: Callable[..., Tensor]
+    ) -> None:
+        self.terms, self.size, self.reduced, self.upstream, self.whole = terms, size, reduced, upstream, whole
         self.recording = torch.is_grad_enabled()  # which it never is within a Function
         self.ready: _Gradients | None = None
 
@@ -144,7 +158,7 @@ class _Gradients:
                 found.append(None)
                 continue
             if factor is not None:
-                gradient *= factor.to(gradient.dtype)
+                gradient *= factor  # a number in its own dtype: in half precision it would be rounded, or 0
             found.append(gradient.to(of.dtype).reshape(of.shape))
         return found[0], found[1], found[2]
 
@@ -165,7 +179,7 @@ class _Chunked(torch.autograd.Function):
             loss, maximum, total = _losses(logits, some)
             losses.append(ordered_sum(loss.double()).to(loss.dtype) if call.reduced else loss)
             if gradients is not None:
-                gradients.add(rows, _gradient(torch.ones_like(loss), logits, some, maximum, total))
+                gradients.add(rows, _gradient(call.upstream.expand_as(loss).contiguous(), logits, some, maximum, total))
             del logits  # before the next ones are made, or there would be two chunks
         call.ready = gradients
         if not call.reduced:
@@ -185,11 +199,11 @@ class _Chunked(torch.autograd.Function):
             for rows in _slices(layer, call.size):
                 logits, some = layer.logits(rows), call.terms.rows(rows)
                 loss, maximum, total = _losses(logits, some)
-                upstream = torch.ones_like(loss) if call.reduced else grad[rows].contiguous()
+                upstream = (call.upstream.expand_as(loss) if call.reduced else grad[rows]).contiguous()
                 gradients.add(rows, _gradient(upstream, logits, some, maximum, total))
                 del logits
         # The losses of chunks are summed up next, so that all of them have one upstream gradient.
-        return *gradients.times(grad[0] if call.reduced else None), None
+        return *gradients.times(grad[0] / call.upstream if call.reduced else None), None
 
 
 def _losses(logits: Tensor, terms: SoftmaxTerms) -> tuple[Tensor, Tensor, Tensor]:

@@ -99,7 +99,8 @@ def linear_cross_entropy(
         return per_row(name, ops.softmax_loss, Layer(input, weight, bias).logits(), *terms)
 
     rule = None if reduction == "none" else denominator if reduction == "mean" and isinstance(denominator, str) else ""
-    losses, divisor = chunked(name, layer, terms, size, rule, whole)
+    given = 1.0 if rule or reduction != "mean" or isinstance(denominator, str) else denominator
+    losses, divisor = chunked(name, layer, terms, size, rule, given, whole)
     return reduce(name, losses, reduction, denominator if divisor is None else divisor, empty, result_dtype(logits))
 
 
