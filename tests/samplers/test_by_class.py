@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -149,6 +152,36 @@ def test_labels_may_be_words_and_need_not_be_in_order() -> None:
     assert sorted(gaps)[2:] == [1, 1] or sorted(gaps).count(1) == 2
 
 
+@pytest.mark.parametrize("power", [40.0, 400.0])
+def test_a_power_may_be_extreme(power: float) -> None:
+    """1/n to such a power is no number any more; its ratios are."""
+    sampler = ClassBalancedSampler(LABELS, 50, power, seed=0)
+    assert sampler.shares(0).tolist() == pytest.approx([0, 0, 0, 1], abs=1e-9)
+    assert set(LABELS[list(sampler)].tolist()) == {3}
+
+
+def test_settings_that_are_changed_later_count_from_the_first_epoch_on() -> None:
+    sampler, other = ClassBalancedSampler(LABELS, 30, seed=0), ClassBalancedSampler(LABELS, 30, 0.5, seed=0)
+    for _ in range(5):
+        list(sampler)
+    sampler.power = 0.5
+    other.set_epoch(5)
+    assert list(sampler) == list(other)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [lambda y: ClassBalancedSampler(y, 9, seed=0), lambda y: BalancedBatchSampler(y, 2, 2, num_batches=9, seed=0)],
+)
+def test_a_state_of_other_labels_is_refused(kind: Any) -> None:
+    labels = LABELS.copy()
+    state = kind(labels).state_dict()
+    kind(labels.tolist()).load_state_dict(state)
+    labels[[0, -1]] = labels[[-1, 0]]
+    with pytest.raises(ValueError, match=r"with the same labels; got one with other labels\. With other labels, a run"):
+        kind(labels).load_state_dict(state)
+
+
 def test_a_late_epoch_needs_no_replay_of_draws() -> None:
     sampler, other = (ClassBalancedSampler(LABELS, 81, seed=0) for _ in range(2))
     for _ in range(30):
@@ -180,37 +213,60 @@ def test_bad_arguments_of_class_balanced(change: dict[str, Any], error: type[Exc
 # ------------------------------------------------------------------------------------------------ BalancedBatchSampler
 
 
-@pytest.mark.parametrize(("together", "each"), [(4, 3), (2, 5), (3, 2), (1, 7)])
+SHAPES = pytest.mark.parametrize(("together", "each"), [(4, 3), (2, 5), (3, 2), (1, 7), (3, 11), (4, 60)])
+
+
+@SHAPES
 def test_batches_hold_so_many_classes_with_so_many_rows(together: int, each: int) -> None:
-    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=200, seed=0)
+    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=50, seed=0)
     assert sampler.batch_size == together * each
-    turns = 4 // together
-    drawn: Counter[int] = Counter()
-    appeared: Counter[int] = Counter()
-    for number, rows in enumerate(sampler):
-        classes = Counter(LABELS[rows].tolist())
-        assert sorted(classes.values()) == [each] * together
-        for c in classes:
-            size = int((c == LABELS).sum())
-            mine = [row for row in rows if LABELS[row] == c]
-            assert len(set(mine)) == min(each, size), "no row twice in a batch, where the class has enough"
-        drawn.update(rows)
-        appeared.update(classes)
-        if number % turns == turns - 1 and 4 % together == 0:
-            assert len(set(appeared.values())) == 1, "classes take turns"
-    assert max(appeared.values()) - min(appeared.values()) <= (0 if 4 % together == 0 else 60)
+    for _ in range(4):
+        for rows in sampler:
+            assert sorted(Counter(LABELS[rows].tolist()).values()) == [each] * together
+            for c in set(LABELS[rows].tolist()):
+                size = int((c == LABELS).sum())
+                times = Counter(row for row in rows if LABELS[row] == c)
+                assert len(times) == min(each, size), "no row twice in a batch, where the class has enough"
+                assert max(times.values()) - min(times.values()) <= 1
 
 
-def test_a_class_gives_each_row_once_before_any_comes_again_in_batches() -> None:
-    sampler = BalancedBatchSampler(LABELS, 4, 5, num_batches=12, seed=0)
-    drawn = Counter(row for rows in sampler for row in rows)
-    assert all(drawn[row] == 1 for row in range(60)), "12 batches of 5 are the 60 rows of class 0"
-    assert all(drawn[row] == 12 for row in range(95, 100))
+@SHAPES
+def test_classes_and_rows_take_turns_over_batches_and_epochs(together: int, each: int) -> None:
+    """Each class once before any comes again, and each row of a class before any comes twice: whatever divides what."""
+    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=7, seed=0)
+    appeared, drawn = Counter(dict.fromkeys(range(4), 0)), np.zeros(100, int)
+    for _ in range(60):
+        for rows in sampler:
+            appeared.update(set(LABELS[rows].tolist()))
+            np.add.at(drawn, rows, 1)
+            assert max(appeared.values()) - min(appeared.values()) <= 1
+            for c in range(4):
+                times = drawn[c == LABELS]
+                assert times.max() - times.min() <= 1
 
 
-def test_all_of_a_class_of_odd_size_is_seen_in_time() -> None:
-    sampler = BalancedBatchSampler([0] * 7 + [1] * 7, 2, 3, num_batches=60, seed=0)
-    assert len({row for rows in sampler for row in rows}) == 14
+def test_classes_come_together_in_all_ways() -> None:
+    sampler = BalancedBatchSampler(np.arange(5), 2, 1, num_batches=4000, seed=0)
+    pairs = Counter(tuple(sorted(rows)) for rows in sampler)
+    assert len(pairs) == 10
+    assert max(pairs.values()) < 1.3 * min(pairs.values())
+    first = Counter(next(iter(BalancedBatchSampler(np.arange(5), 2, 1, seed=seed)))[0] for seed in range(500))
+    assert max(first.values()) < 100 + 5 * math.sqrt(80)
+
+
+@pytest.mark.parametrize(("together", "each", "number"), [(2, 5, 8), (3, 2, 13), (3, 4, 5), (4, 7, 3), (1, 60, 1)])
+def test_expected_of_batches_is_what_epochs_show(together: int, each: int, number: int) -> None:
+    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=number, seed=0)
+    told, seen = [], []
+    for epoch in range(300):
+        before = sampler.expected(epoch)
+        rows = np.concatenate(list(sampler))
+        assert before.draws == tuple(map(float, per_class(rows))), "these are exact"
+        told.append(before.coverage)
+        seen.append(np.array(per_class(np.unique(rows))) / [60, 25, 10, 5])
+    gap = np.array(seen) - told
+    assert (abs(gap.mean(axis=0)) <= 5 * gap.std(axis=0) / math.sqrt(300) + 1e-12).all()
+    assert (np.array(seen) < 1).any(axis=0)[0], "not all is seen in an epoch, so that there is something to tell"
 
 
 def test_batches_per_epoch_are_as_many_as_the_rows_make() -> None:
@@ -250,25 +306,67 @@ def test_factors_are_those_of_the_paper() -> None:
     sampler = RepeatFactorSampler(items, 0.4, seed=0)
     b, c = math.sqrt(0.4 / 0.1), math.sqrt(0.4 / 0.01)
     assert sampler.repeat_factors.tolist() == pytest.approx([1.0] * 90 + [b] * 9 + [c])
-    assert sampler.num_samples == round(90 + 9 * b + c)
+    assert sampler.num_samples == math.ceil(90 + 9 * b + c)
+    assert torch.equal(sampler.weights, sampler.repeat_factors)
+
+
+FACTORS = {
+    "mixed": ([["a"]] * 90 + [["a", "b"]] * 9 + [["b", "c"]] + [[]], 0.4),
+    "a sum just above a whole number": ([["a"]] * 92 + [["b"]] * 8, 0.0833),
+    "whole factors": ([["a"]] * 84 + [["b"]] * 16, 0.64),
+    "nothing is rare": ([["a"]] * 5, 0.5),
+    "one item": ([["a"]], 1.0),
+    "all fractions": ([[i % 7] for i in range(100)], 0.35),
+}
 
 
 @pytest.mark.parametrize("name", cpu.available())
-def test_every_item_comes_and_rare_ones_more_often(name: str) -> None:
-    items = [["a"]] * 90 + [["a", "b"]] * 9 + [["b", "c"]] + [[]]
+@pytest.mark.parametrize(("items", "threshold"), FACTORS.values(), ids=FACTORS)
+def test_every_item_comes_and_rare_ones_more_often(items: list[Any], threshold: float, name: str) -> None:
+    n, epochs = len(items), 600
     with cpu.using(name):
-        sampler = RepeatFactorSampler(items, 0.4, seed=0)
-        factors = sampler.repeat_factors.numpy()
-        found = np.array([np.bincount(list(sampler), minlength=101) for _ in range(300)])
-    scale = sampler.num_samples / factors.sum()
-    assert (found >= np.floor(factors * scale)).all()
-    assert (found <= np.ceil(factors * scale)).all()
-    assert np.allclose(found.mean(axis=0), factors * scale, atol=5 * 0.5 / math.sqrt(300))
+        sampler = RepeatFactorSampler(items, threshold, seed=0)
+        found = np.array([np.bincount(list(sampler), minlength=n) for _ in range(epochs)])
+    factors = sampler.repeat_factors.numpy()
+    whole = np.round(factors) if np.allclose(factors, np.round(factors), rtol=0, atol=1e-9) else factors
+    assert sampler.num_samples == math.ceil(math.fsum(whole) - 1e-9)
+    assert (found.sum(axis=1) == sampler.num_samples).all()
+    assert (found >= np.floor(whole)).all(), "every item at least so often, in every epoch"
+    above = np.maximum(found - np.ceil(whole), 0)
+    assert above.sum(axis=1).max() <= 1, "and at most one draw on top of what they may have"
+    gap = sampler.num_samples - math.fsum(whole)  # the part of a draw that is on top
+    assert above.sum() <= epochs * gap + 5 * math.sqrt(epochs * gap) + 1e-9
+    mean = whole * sampler.num_samples / math.fsum(whole)
+    spread = np.sqrt((whole % 1) * (1 - whole % 1) + 2 * gap * whole / whole.sum())
+    assert (abs(found.mean(axis=0) - mean) <= 5.5 * spread / math.sqrt(epochs) + 1e-9).all()
     told = sampler.expected()
-    assert told.classes == ("a", "b", "c")
-    assert told.rows == (99, 10, 1)
-    held = [found[:, :99].sum(axis=1).mean(), found[:, 90:100].sum(axis=1).mean(), found[:, 99].mean()]
-    assert np.allclose(held, told.draws, rtol=0.01)
+    for c, kind in enumerate(told.classes):
+        holds = np.array([kind in item for item in items])
+        assert told.rows[c] == holds.sum()
+        assert told.draws[c] == pytest.approx(mean[holds].sum())
+        assert told.coverage[c] == 1.0
+
+
+def test_rounding_up_ties_no_two_items_to_each_other() -> None:
+    sampler = RepeatFactorSampler([[i] for i in range(16)], 0.1, seed=0)  # r = √1.6 for all
+    found = np.array([np.bincount(list(sampler), minlength=16) > 1 for _ in range(3000)], float)
+    together = (found.T @ found / 3000)[np.triu_indices(16, 1)]
+    share = (sampler.num_samples - 16) / 16
+    assert abs(together - share * (share * 16 - 1) / 15).max() < 0.03
+
+
+def test_the_order_of_classes_does_not_hang_on_hashes() -> None:
+    code = """if True:
+        from steelyard.samplers import RepeatFactorSampler
+        print(RepeatFactorSampler([["dog", "cat", "owl"], ["ape", "cat"]]).classes)
+    """
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in "012"
+    }
+    assert said == {"['dog', 'cat', 'owl', 'ape']\n"}
 
 
 def test_the_forms_of_labels_agree() -> None:
@@ -291,6 +389,7 @@ BAD_FACTORS = [
     ({"labels_per_item": []}, ValueError, "'labels_per_item' must be the labels of at least one item; got none"),
     ({"labels_per_item": ["cat"]}, TypeError, "'labels_per_item' must be .* for item 0. An item with one label"),
     ({"labels_per_item": [0, 1]}, TypeError, "'labels_per_item' must be .* got int 0 for item 0"),
+    ({"labels_per_item": [[["a"]]]}, TypeError, "'labels_per_item' must be labels that can be counted: .* for item 0"),
     ({"labels_per_item": "cat"}, TypeError, "'labels_per_item' must be the labels of each item"),
     ({"labels_per_item": torch.ones(3)}, TypeError, "'labels_per_item' must be the labels of each item"),
     ({"labels_per_item": [[0, 1]] * 2, "threshold": 0.0}, ValueError, "'threshold' must be above zero"),

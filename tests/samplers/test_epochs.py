@@ -178,8 +178,76 @@ def test_state_with_a_position_is_what_training_has_used(make: Make) -> None:
     last = make(seed=3)
     last.load_state_dict(again.state_dict(position=4))  # counted from where it was resumed
     assert list(last) == whole[12:]
+    list(sampler)
     last.load_state_dict(sampler.state_dict(position=len(whole)))
-    assert list(last) == epoch_of(make, 1, seed=3)
+    assert list(last) == epoch_of(make, 2, seed=3)
+
+
+@kinds
+def test_a_position_is_within_what_the_iterator_has_given(make: Make) -> None:
+    sampler = make(seed=3)
+    items = iter(sampler)
+    assert sampler.state_dict(position=0)["position"] == 0
+    for given in range(3):
+        with pytest.raises(
+            ValueError,
+            match=rf"\.state_dict: 'position' must be in \[0, {given}\], what the iterator at work has given; got int "
+            rf"{given + 1}\. It counts from where that iterator began",
+        ):
+            sampler.state_dict(position=given + 1)
+        next(items)
+    resumed = make(seed=3)
+    resumed.load_state_dict(sampler.state_dict())
+    assert resumed.state_dict(position=0)["position"] == 3
+    next(iter(resumed))
+    assert resumed.state_dict(position=1)["position"] == 4
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        resumed.state_dict(position=4)
+
+
+@kinds
+def test_iterators_that_live_at_once_are_epochs_of_their_own(make: Make) -> None:
+    """Loaders with workers make one that they throw away; what is thrown away unused is no epoch."""
+    sampler = make(seed=3)
+    iter(sampler)
+    first, second = iter(sampler), iter(sampler)
+    a = [next(first)]
+    b = [next(second)]
+    assert a + list(first) == epoch_of(make, 0, seed=3)
+    assert b + list(second) == epoch_of(make, 1, seed=3)
+    assert list(sampler) == epoch_of(make, 2, seed=3)
+
+
+@kinds
+def test_set_epoch_of_the_epoch_at_work_does_not_lose_its_position(make: Make) -> None:
+    sampler = make(seed=3)
+    items = iter(sampler)
+    given = [next(items) for _ in range(7)]
+    sampler.set_epoch(0)
+    state = sampler.state_dict()
+    assert (state["epoch"], state["position"]) == (0, 7)
+    fresh = make(seed=3)
+    fresh.load_state_dict(state)
+    assert given + list(fresh) == epoch_of(make, 0, seed=3)
+    sampler.set_epoch(4)
+    assert (sampler.epoch, sampler.state_dict()["position"]) == (4, 0)
+    assert given + list(items) == epoch_of(make, 0, seed=3), "an iterator at work goes on"
+    assert list(sampler) == epoch_of(make, 4, seed=3)
+
+
+@kinds
+def test_an_iterator_goes_back_to_a_state_of_its_own(make: Make) -> None:
+    """As torchdata's loader has it: the iterator is saved, and the sampler goes on from the epoch after."""
+    sampler = make(seed=3)
+    items = iter(sampler)
+    given = [next(items) for _ in range(5)]
+    state = pickle.loads(pickle.dumps(items.state_dict()))  # type: ignore[attr-defined]
+    other = make(seed=3)
+    resumed = iter(other)
+    resumed.load_state_dict(state)  # type: ignore[attr-defined]
+    assert other.state_dict()["position"] == 5
+    assert given + list(resumed) == epoch_of(make, 0, seed=3)
+    assert list(other) == epoch_of(make, 1, seed=3)
 
 
 @kinds
@@ -234,6 +302,16 @@ def test_a_state_without_a_seed_of_its_own_carries_the_one_in_use(make: Make) ->
     assert len(given) + 17 == len(whole) or make.__name__ == "repeat_factor"
 
 
+@kinds
+def test_a_state_of_a_seeded_sampler_wants_its_seed(make: Make) -> None:
+    state = make(seed=3).state_dict()
+    with pytest.raises(ValueError, match=r"without a seed of its own; got seed = 3\. Make the sampler with seed=3"):
+        make().load_state_dict(state)
+    unseeded = make().state_dict()
+    with pytest.raises(ValueError, match=r"of a sampler with seed = 3; got"):
+        make(seed=3).load_state_dict(unseeded)
+
+
 def test_pytorchs_global_generator_seeds_every_epoch_anew() -> None:
     torch.manual_seed(0)
     sampler = weighted()
@@ -270,6 +348,11 @@ BAD_STATES = [
     (lambda s: {**s, "num_samples": 5}, ValueError, "num_samples = "),
     (lambda s: {**s, "sampler": "Other"}, ValueError, "sampler = "),
     (lambda s: {**s, "seed": 4}, ValueError, "seed = 3"),
+    (lambda s: {**s, "seed": None}, ValueError, "seed = 3"),
+    (lambda s: {**s, "options": dict.fromkeys(s["options"], "x")}, ValueError, "of a sampler with .* got 'x'"),
+    (lambda s: {**s, "options": {}}, ValueError, "of a sampler with .* got None"),
+    (lambda s: {**s, "data": s["data"] + 1, "position": 1}, ValueError, "of a sampler with the same (weights|labels)"),
+    (lambda s: {k: v for k, v in s.items() if k != "data"}, TypeError, "must be what state_dict"),
     (lambda s: {**s, "position": -1}, ValueError, "zero or more"),
     (lambda s: {**s, "epoch": -1}, ValueError, "zero or more"),
     (lambda s: {**s, "epoch": "x"}, TypeError, "'epoch' must be an integer"),
@@ -322,12 +405,6 @@ def test_bad_epochs_are_refused(make: Make, epoch: Any, error: type[Exception]) 
 def test_bad_positions_are_refused(make: Make, position: int) -> None:
     with pytest.raises(ValueError, match=r"\.state_dict: 'position' must be in \[0, "):
         make(seed=0).state_dict(position=position)
-
-
-def through_loader(sampler: Any, as_batches: bool, **options: Any) -> list[list[int]]:
-    data = TensorDataset(torch.arange(64))
-    how = {"batch_sampler": sampler} if as_batches else {"sampler": sampler, "batch_size": 5}
-    return [rows.tolist() for (rows,) in DataLoader(data, **how, **options)]
 
 
 @kinds

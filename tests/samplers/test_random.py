@@ -114,15 +114,6 @@ def test_pairs_of_a_permutation_are_fair(n: int) -> None:
     assert statistic < bins**2 - 1 + 5 * math.sqrt(2 * (bins**2 - 1))
 
 
-@pytest.mark.parametrize("hashes", [np.arange(40320, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)])
-def test_eights_are_shuffled_fairly(hashes: np.ndarray) -> None:
-    order = rng.shuffled_eights(rng.mix(hashes))
-    assert (np.sort(order, axis=1) == np.arange(8)).all()
-    counts = np.array([np.bincount(order[:, place], minlength=8) for place in range(8)])
-    assert abs(counts - 5040).max() < 5 * math.sqrt(40320 * 7 / 64)
-    assert len(np.unique(order @ 8 ** np.arange(8))) > 0.6 * 40320  # of 8! orders, 1 − 1/e of them when drawn 8! times
-
-
 def test_exponentials_are_exponential() -> None:
     bits = rng.numbers(3, 0, Stream.RACE, np.arange(200_000))
     uniform = ((bits >> np.uint64(11)) + np.uint64(1)).astype(float) * 2.0**-53
@@ -130,3 +121,10 @@ def test_exponentials_are_exponential() -> None:
     assert np.allclose(found, -np.log(uniform), rtol=1e-15, atol=2e-17)
     assert rng.exponential(np.array([2**64 - 1, 0], np.uint64)).tolist() == [0.0, pytest.approx(53 * math.log(2))]
     assert abs(found.mean() - 1) < 5 / math.sqrt(len(found))
+
+
+def test_the_earliest_arrival_is_zero_and_not_minus_zero() -> None:
+    """The C++ race puts arrivals into bins by their bits, and those of −0 are the largest there are."""
+    first = rng.exponential(np.array([2**64 - 1], np.uint64))
+    assert first[0] == 0.0
+    assert not np.signbit(first[0])

@@ -77,6 +77,41 @@ def test_without_a_target_power_everything_passes() -> None:
     assert list(RebalancedStream(STREAM, 0, target=0.0)) == STREAM
 
 
+def test_one_odd_label_does_not_hold_back_all_the_rest() -> None:
+    stream = [("a", i) for i in range(3000)] + [("b", i) for i in range(1000)]
+    random.Random(1).shuffle(stream)
+    stream[2500:2500] = [("odd", 0)]
+    plain = Counter(kind for kind, _ in RebalancedStream(stream, 0, seed=0))
+    assert plain["odd"] == 1
+    assert abs(plain["b"] - 1000) < 200
+    assert abs(plain["a"] - 1000) < 200
+    strict = Counter(kind for kind, _ in RebalancedStream(stream, 0, seed=0, min_ratio=0.0))
+    assert strict["a"] + strict["b"] < 1600, "where nothing is too rare, one sample of a class sets the scale"
+
+
+def test_a_class_that_has_become_frequent_sets_the_scale() -> None:
+    """Too rare when it came, then as frequent as the rule asks for: looked for now and then."""
+    stream = [("a", i) for i in range(20_000)] + [(kind, i) for i in range(4000) for kind in ("a", "a", "z")]
+    found = list(RebalancedStream(stream, 0, seed=1, min_ratio=0.1))
+    tail = Counter(kind for kind, _ in found[-600:])
+    stream_ = RebalancedStream(stream, 0, min_ratio=0.1)
+    assert stream_._neediest({"a": 20_000, "z": 1999})[0] == "a"
+    assert stream_._neediest({"a": 20_000, "z": 2000})[0] == "z"
+    assert tail["a"] < tail["z"], "the shares are made up for what has come so far"
+
+
+def test_expected_knows_what_is_too_rare() -> None:
+    from steelyard import ClassCounts
+
+    counts = ClassCounts(["a", "b", "odd"], [30_000, 1000, 3])
+    told = RebalancedStream(STREAM, 0).expected(counts)
+    assert told.draws == pytest.approx((1000, 1000, 3))
+    told = RebalancedStream(STREAM, 0, min_ratio=0.0).expected(counts)
+    assert told.draws == pytest.approx((3, 3, 3))
+    told = RebalancedStream(STREAM, 0, target={"odd": 1, None: 0}).expected(counts)
+    assert told.draws == pytest.approx((0, 0, 3)), "where nothing frequent is wanted, the rare set the scale"
+
+
 def test_a_class_that_turns_up_late_is_welcome() -> None:
     stream = [("a", i) for i in range(5000)] + [(kind, i) for i in range(1000) for kind in ("a", "z")]
     found = list(RebalancedStream(stream, 0, seed=1))
@@ -132,7 +167,9 @@ def test_labels_are_found_by_function_key_or_index(label: Any, samples: list[Any
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, 300, 1100, 10**9])
-@pytest.mark.parametrize("options", [{}, {"max_repeats": 3.0}, {"buffer_size": 50, "max_repeats": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"max_repeats": 3.0}, {"min_ratio": 0.5}, {"buffer_size": 50, "max_repeats": 2.0}], ids=str
+)
 def test_resume(options: dict[str, Any], position: int) -> None:
     whole = list(RebalancedStream(STREAM, 0, seed=1, **options))
     before = RebalancedStream(STREAM, 0, seed=1, **options)
@@ -201,6 +238,8 @@ BAD = [
     ({"target": {}}, ValueError, "'target' must be a mapping with a share above zero"),
     ({"max_repeats": 0.0}, ValueError, "'max_repeats' must be above zero"),
     ({"max_repeats": float("inf")}, ValueError, "'max_repeats' must be a number in"),
+    ({"min_ratio": 1.5}, ValueError, r"'min_ratio' must be a number in \[0, 1\]"),
+    ({"min_ratio": "a"}, TypeError, "'min_ratio' must be a number in"),
     ({"buffer_size": -1}, ValueError, "'buffer_size' must be zero or more"),
     ({"buffer_size": 1.0}, TypeError, "'buffer_size' must be an integer"),
     ({"seed": -1}, ValueError, "'seed' must be zero or more"),
@@ -225,6 +264,8 @@ def test_every_argument_has_a_row_of_bad_values() -> None:
         (3, (1, 2), "'label' must be an index or key into every sample; got 3, where IndexError"),
         (0, (torch.zeros(2), 1), "'label' must be what finds one class of a sample"),
         (0, ([], 1), "'label' must be what finds an int, str or bool"),
+        (0, (1.5, 1), "'label' must be what finds an int, str or bool; got float 1.5"),
+        (0, (torch.tensor(float("nan")), 1), "'label' must be what finds an int, str or bool; got float nan"),
     ],
 )
 def test_a_sample_without_a_class_is_an_error(label: Any, sample: Any, message: str) -> None:

@@ -4,6 +4,7 @@ asked for.
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 from itertools import combinations, permutations
 from math import prod
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from steelyard.ops import cpu
 from steelyard.samplers import _random as rng
 from steelyard.samplers._random import Stream
-from steelyard.samplers._table import Table, as_weights
+from steelyard.samplers._table import Table, as_weights, snapshot
 
 needs_kernels = pytest.mark.skipif(not cpu.ready(), reason="the extension was not built")
 
@@ -111,20 +112,28 @@ def test_whole_quotas_leave_nothing_to_chance() -> None:
     assert np.bincount(rows).tolist() == [10, 20, 10]
 
 
-def test_neighbours_are_not_kept_apart_by_quotas() -> None:
-    """With n·p = ½ for all, equal spacing in the order of the data would take all even rows or all odd ones."""
-    n, epochs = 64, 2000
-    one = table(np.ones(n))
-    held = np.zeros((epochs, n), bool)
-    for epoch in range(epochs):
-        held[epoch, one.systematic(3, epoch, n // 2).draw(0, 1, n // 2)] = True
-    share = held.mean(axis=0)
-    assert abs(share - 0.5).max() < 5 * 0.5 / epochs**0.5
-    together = held.T.astype(float) @ held / epochs
-    pairs = together[np.triu_indices(n, 1)]
-    assert pairs.min() > 0.05
-    assert pairs.max() < 0.45
-    assert len({tuple(row) for row in held}) == epochs
+@pytest.mark.parametrize("name", cpu.available())
+@pytest.mark.parametrize("share", [2, 16])
+def test_neighbours_are_not_kept_apart_by_quotas(share: int, name: str) -> None:
+    """Equal spacing in the order of the data would keep rows apart that are closer than a space; with 1/16 of a draw
+    for each row those of one block of eight, whatever the order of the blocks.
+    """
+    n, epochs = 64, 4000
+    wanted = n // share
+    with cpu.using(name):
+        one = table(np.ones(n))
+        held = np.zeros((epochs, n), bool)
+        for epoch in range(epochs):
+            held[epoch, one.systematic(3, epoch, wanted).draw(0, 1, wanted)] = True
+    mean = held.mean(axis=0)
+    assert abs(mean - 1 / share).max() < 5 * (1 / share / epochs) ** 0.5
+    together = (held.T.astype(float) @ held / epochs)[np.triu_indices(n, 1)]
+    chance = wanted * (wanted - 1) / (n * (n - 1))  # of any pair in a draw of chance without replacement
+    spread = (chance / epochs) ** 0.5
+    assert abs(together - chance).max() < 6 * spread
+    blocks = np.repeat(np.arange(n // 8), 8)
+    same = (blocks[:, None] == blocks)[np.triu_indices(n, 1)]
+    assert abs(together[same].mean() - chance) < 6 * spread / same.sum() ** 0.5
 
 
 def test_a_stretch_of_an_epoch_with_quotas_is_a_fair_sample_of_it() -> None:
@@ -209,15 +218,69 @@ def test_a_weight_above_zero_counts_however_small(name: str) -> None:
             assert one.units()[1] >= 1
 
 
-def test_weights_are_used_where_they_are() -> None:
+def test_weights_are_read_where_they_are() -> None:
     for dtype in (torch.float32, torch.float64):
         tensor = torch.rand(100, dtype=dtype)
         assert as_weights("f", tensor).ctypes.data == tensor.data_ptr()
     array = np.random.default_rng(0).random(100)
-    assert as_weights("f", array).ctypes.data != array.ctypes.data
+    assert as_weights("f", array) is array
     assert as_weights("f", torch.arange(3)).dtype == np.float64
     assert as_weights("f", [1, 2.5]).tolist() == [1, 2.5]
     assert as_weights("f", torch.rand(6)[::2]).flags.c_contiguous
+    array.flags.writeable = False
+    copy = snapshot(array)
+    assert not np.shares_memory(copy, array)
+    assert np.array_equal(copy, array)
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 100, 70001])
+@pytest.mark.parametrize("name", cpu.available())
+def test_a_fingerprint_tells_weights_apart_and_knows_no_backend(n: int, name: str) -> None:
+    w = np.random.default_rng(n).random(n)
+    ours = table(w).fingerprint()
+    with cpu.using(name):
+        assert table(w.copy()).fingerprint() == ours
+        if n > 1:
+            w[n // 2] *= 1.001
+            assert table(w).fingerprint() != ours
+
+
+@needs_kernels
+def test_a_race_over_weights_that_change_meanwhile_writes_nowhere_else() -> None:
+    """A thread writes to the weights while the race reads them, three times: rows that fit, or a plain error."""
+    n, wanted = 400_000, 150_000
+    w = np.random.default_rng(0).random(n)
+    one, stop, refused = Table("f", w), threading.Event(), []
+
+    def scribble() -> None:
+        random = np.random.default_rng(1)
+        while not stop.is_set():
+            w[:] = random.random(n) ** random.integers(0, 30)
+
+    writer = threading.Thread(target=scribble)
+    writer.start()
+    try:
+        for seed in range(1000):
+            try:
+                rows = one.race(seed, 0, wanted)
+            except RuntimeError as error:
+                refused.append(str(error))
+            else:
+                assert (np.diff(rows) > 0).all()
+                assert 0 <= rows[0] <= rows[-1] < n
+            assert one.independent(seed, 0, 0, 1, 1000).max() < n
+            try:
+                rows = one.systematic(seed, 0, 1000).draw(0, 1, 1000)
+            except RuntimeError as error:
+                refused.append(str(error))
+            else:
+                assert 0 <= rows.min() <= rows.max() < n
+            if seed >= 20 and refused:
+                break
+    finally:
+        stop.set()
+        writer.join()
+    assert refused[0].startswith("WeightedRandomSampler: 'weights' must stay as they are while an epoch is drawn")
 
 
 def test_weights_from_disk_stay_there(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -184,11 +185,90 @@ def test_new_weights_may_be_assigned() -> None:
     assert set(sampler) == {2}
 
 
-def test_an_array_is_copied_and_a_list_too() -> None:
-    array = np.ones(10)
-    sampler = WeightedRandomSampler(array, 1000, seed=0)
-    array[:] = 0
-    assert len(set(sampler)) == 10
+def write(weights: Any) -> None:
+    weights[1:] = 0
+
+
+def write_past_autograd(weights: torch.Tensor) -> None:
+    weights.data[1:] = 0
+
+
+def write_through_numpy(weights: torch.Tensor) -> None:
+    weights.numpy()[1:] = 0
+
+
+WRITTEN = {
+    "tensor": (torch.ones(10), write),
+    "tensor.data": (torch.ones(10), write_past_autograd),
+    "tensor that NumPy shares": (torch.ones(10), write_through_numpy),
+    "integers": (torch.ones(10, dtype=torch.int64), write),
+    "half": (torch.ones(10, dtype=torch.float16), write),
+    "stride": (torch.ones(20)[::2], write),
+    "array": (np.ones(10), write),
+    "integer array": (np.ones(10, np.int32), write),
+}
+
+
+@pytest.mark.parametrize(("weights", "change"), WRITTEN.values(), ids=WRITTEN)
+def test_what_is_written_to_the_weights_counts_from_the_next_epoch_on(weights: Any, change: Any) -> None:
+    sampler = WeightedRandomSampler(weights, 20_000, seed=0)
+    rows = iter(sampler)
+    first = [next(rows) for _ in range(100)]
+    change(weights)
+    assert len(set(first + list(rows))) == 10, "an epoch that has begun goes on as it began, beyond its first block too"
+    assert set(sampler) == {0}
+    assert sampler.weights is weights
+
+
+def test_weights_of_inference_mode_and_arrays_that_are_read_only() -> None:
+    with torch.inference_mode():
+        weights = torch.tensor([0.0, 1.0, 2.0])
+    wanted = list(WeightedRandomSampler([0.0, 1.0, 2.0], 9, seed=0))
+    assert list(WeightedRandomSampler(weights, 9, seed=0)) == wanted
+    array = np.array([0.0, 1.0, 2.0])
+    array.flags.writeable = False
+    assert list(WeightedRandomSampler(array, 9, seed=0)) == wanted
+    parameter = torch.tensor([0.0, 1.0, 2.0], requires_grad=True)
+    assert list(WeightedRandomSampler(parameter, 9, seed=0)) == wanted
+
+
+def test_a_pickle_holds_no_table_and_draws_the_same() -> None:
+    weights = torch.rand(100_000)
+    sampler = WeightedRandomSampler(weights, 50, labels=[0, "a"] * 50_000, seed=0)
+    stored = pickle.dumps(sampler)
+    assert len(stored) < 4 * 100_000 + 100_000 + 20_000
+    copy = pickle.loads(stored)
+    assert list(copy) == list(sampler)
+    assert copy.labels.tolist()[:2] == [0, "a"]
+
+
+def test_a_state_amid_an_epoch_wants_the_weights_that_the_epoch_began_with() -> None:
+    weights = torch.rand(50)
+    sampler = WeightedRandomSampler(weights, 40, seed=0)
+    start = sampler.state_dict()
+    rows = iter(sampler)
+    next(rows)
+    amid = sampler.state_dict()
+    other = WeightedRandomSampler(weights.flip(0), 40, seed=0)
+    other.load_state_dict(start)  # new weights for a new epoch are no mistake
+    with pytest.raises(
+        ValueError, match=r"with the same weights; got one with other weights\. With other weights, a run"
+    ):
+        other.load_state_dict(amid)
+    again = WeightedRandomSampler(weights.clone(), 40, seed=0)
+    again.load_state_dict(amid)
+    assert list(again) == list(rows)
+
+
+@pytest.mark.parametrize(
+    ("made", "differs"),
+    [({"replacement": False}, "replacement = False"), ({"systematic": True}, "systematic = True"), ({}, "rows = 12")],
+    ids=str,
+)
+def test_a_state_of_other_options_is_refused(made: dict[str, Any], differs: str) -> None:
+    state = WeightedRandomSampler(torch.ones(9), 5, seed=0).state_dict()
+    with pytest.raises(ValueError, match=rf"'state_dict' must be of a sampler with {differs}; got "):
+        WeightedRandomSampler(torch.ones(12), 5, seed=0, **made).load_state_dict(state)
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:
@@ -266,6 +346,27 @@ def test_expected_takes_weights_of_any_size() -> None:
     assert certain.coverage == (0.5,)
     everything = WeightedRandomSampler([1.0, 0.0, 2.0], 2, False).expected()
     assert everything.draws == pytest.approx((2.0,))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e300])
+@pytest.mark.parametrize("how", [{}, {"systematic": True}, {"replacement": False}], ids=str)
+def test_expected_does_not_depend_on_the_scale(how: dict[str, Any], scale: float) -> None:
+    weights = np.random.default_rng(0).random(300) ** 8
+    told = WeightedRandomSampler(weights * scale, 100, **how).expected()
+    wanted = WeightedRandomSampler(weights, 100, **how).expected()
+    assert told.draws == pytest.approx(wanted.draws)
+    assert told.coverage == pytest.approx(wanted.coverage)
+    assert sum(told.draws) == pytest.approx(100)
+
+
+def test_expected_without_replacement_of_weights_far_apart() -> None:
+    """One row of weight 1 and a hundred of 10^-12: both draws of two are not both of the heavy one."""
+    weights = np.full(101, 1e-12)
+    weights[0] = 1.0
+    told = WeightedRandomSampler(weights, 2, False, labels=[0] + [1] * 100).expected()
+    assert told.draws == pytest.approx((1.0, 1.0))
+    single = WeightedRandomSampler(weights.astype(np.float32), 2, False, labels=[0] + [1] * 100).expected()
+    assert single.draws == pytest.approx((1.0, 1.0), rel=1e-5)
 
 
 def test_a_long_table_of_expectations_is_cut_in_the_middle() -> None:

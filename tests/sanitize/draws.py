@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -31,9 +33,32 @@ def weights_of(kind: str, n: int, dtype: str, seed: int) -> np.ndarray:
     return w
 
 
+def race_against_a_writer() -> int:
+    """Races over weights that another thread changes: they may be refused, and write nowhere else."""
+    w = np.random.default_rng(0).random(200_000)
+    table, stop = Table("sanitize", w), threading.Event()
+
+    def scribble() -> None:
+        generator = np.random.default_rng(1)
+        while not stop.is_set():
+            w[:] = generator.random(len(w)) ** generator.integers(0, 30)
+
+    writer = threading.Thread(target=scribble)
+    writer.start()
+    for seed in range(40):
+        with contextlib.suppress(RuntimeError):
+            table.race(seed, 0, 70_000)
+        with contextlib.suppress(RuntimeError):
+            table.systematic(seed, 0, 10_000).draw(0, 1, 10_000)
+        table.independent(seed, 0, 0, 1, 10_000)
+    stop.set()
+    writer.join()
+    return 120
+
+
 def draw_everything(picks: random.Random, note: Callable[[str], None]) -> int:
     """Calls made. Raises: AssertionError: other rows than NumPy's."""
-    calls = 0
+    calls = race_against_a_writer()
     for n in (*range(1, 41), *range(120, 136), 4099, *range(65530, 65541), 131073, 300001):
         for dtype in ("float64", "float32"):
             kind, seed = picks.choice(KINDS), picks.randrange(2**32)

@@ -1,6 +1,7 @@
 #include "sampling.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -38,41 +39,29 @@ int64_t block_of(const uint64_t* starts, uint64_t unit, int64_t low, int64_t hig
   return low;
 }
 
-// Eight numbers in an order of chance; one hash has bits enough for all 8! of them.
-void shuffled(uint64_t hash, uint8_t* order) {
-  for (int i = 0; i < kBlock; i++) order[i] = static_cast<uint8_t>(i);
-  for (uint64_t i = kBlock - 1; i > 0; i--) {
-    std::swap(order[i], order[high_product(hash, i + 1)]);
-    hash *= i + 1;
-  }
-}
-
-// The row that holds a unit, counted from the start of its block: as many rows of the block as end there or before lie in
-// front of it. Counted to the end, since a processor would guess the place to stop wrong most of the time.
-template <class X, bool permuted> int64_t row_of(const Table& table, int64_t block, uint64_t unit) {
-  const Weights& w = table.weights;
-  const int64_t first = block * kBlock, rows = std::min(kBlock, w.n - first);
-  const X* weights = static_cast<const X*>(w.data) + first;
-  uint8_t order[kBlock];
-  if (permuted) shuffled(mix(table.shuffle + block * Permutation::kStep), order);
+// As many rows of a block as end at a unit, counted from the start of the block, or before it lie in front of its row.
+// Counted to the end, since a processor would guess the place to stop wrong most of the time. The last where somebody
+// changed the weights meanwhile.
+template <class UnitsOf> int64_t rows_before(int64_t rows, uint64_t unit, UnitsOf units_of) {
   uint64_t end = 0;
   int64_t before = 0;
   for (int64_t i = 0; i < kBlock; i++) {
-    const int64_t row = permuted ? order[i] : i;
-    if (rows == kBlock || row < rows) end += w.units_of(weights[row]);
+    if (rows == kBlock || i < rows) end += units_of(i);
     before += end <= unit;
   }
-  before = std::min(before, kBlock - 1);  // beyond only if somebody changed the weights meanwhile
-  return std::min(first + (permuted ? order[before] : before), w.n - 1);
+  return std::min(before, rows - 1);
 }
 
 // Rows of the units that `units_at` finds for some positions, several at a time, so that memory answers all together.
 template <class X, bool permuted, class UnitsAt>
 void look_up_in(const Table& table, Positions p, int64_t* rows, int threads, UnitsAt units_at) {
-  const Permutation order(table.weights.blocks(), table.order);
+  const Weights& w = table.weights;
+  const X* weights = static_cast<const X*>(w.data);
+  const Permutation order(w.n, table.order);
   in_chunks(p.count, threads, [&](int, int64_t, int64_t begin, int64_t end) {
     uint64_t units[kAhead];
     int64_t blocks[kAhead];
+    int64_t held[permuted ? kAhead : 1][kBlock];  // the rows of each block, where they are scattered
     for (int64_t at = begin; at < end; at += kAhead) {
       const int64_t n = std::min(kAhead, end - at);
       units_at(Positions{p.first + at * p.step, p.step, n}, units);
@@ -83,12 +72,25 @@ void look_up_in(const Table& table, Positions p, int64_t* rows, int threads, Uni
       }
       for (int64_t i = 0; i < n; i++) {
         const uint32_t* cell = table.cells + (units[i] >> table.shift);
-        const int64_t place = block_of(table.starts, units[i], cell[0], cell[1]);
-        units[i] -= table.starts[place];
-        blocks[i] = permuted ? static_cast<int64_t>(order(place)) : place;
-        __builtin_prefetch(static_cast<const X*>(table.weights.data) + blocks[i] * kBlock);
+        blocks[i] = block_of(table.starts, units[i], cell[0], cell[1]);
+        units[i] -= table.starts[blocks[i]];
+        const int64_t first = blocks[i] * kBlock;
+        if (permuted) {
+          for (int64_t k = 0; k < std::min(kBlock, w.n - first); k++) {
+            held[i][k] = static_cast<int64_t>(order(first + k));
+            __builtin_prefetch(weights + held[i][k]);
+          }
+        } else {
+          __builtin_prefetch(weights + first);
+        }
       }
-      for (int64_t i = 0; i < n; i++) rows[at + i] = row_of<X, permuted>(table, blocks[i], units[i]);
+      for (int64_t i = 0; i < n; i++) {
+        const int64_t first = blocks[i] * kBlock, many = std::min(kBlock, w.n - first);
+        if (permuted)
+          rows[at + i] = held[i][rows_before(many, units[i], [&](int64_t k) { return w.units_of(weights[held[i][k]]); })];
+        else
+          rows[at + i] = first + rows_before(many, units[i], [&](int64_t k) { return w.units_of(weights[first + k]); });
+      }
     }
   });
 }
@@ -112,7 +114,7 @@ double minus_log(double x) {
                                      1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3,  1.0};
   double series = 1.0 / 23;
   for (double term : terms) series = series * z + term;
-  return -(static_cast<double>(e) * 0.6931471805599453 + 2.0 * s * series);
+  return 0.0 - (static_cast<double>(e) * 0.6931471805599453 + 2.0 * s * series);  // and not −0 at 1
 }
 
 double arrival(const Weights& w, int64_t row, uint64_t random) {
@@ -133,7 +135,8 @@ void arrivals(const Weights& w, const Philox& numbers, int64_t begin, int64_t en
   }
 }
 
-int64_t bin_of(double arrival) {  // 32 bins an octave, by the bits of the number
+constexpr int64_t kBins = 65536;
+int64_t bin_of(double arrival) {  // 32 bins an octave, by the bits of the number, which is not negative
   uint64_t bits;
   std::memcpy(&bits, &arrival, 8);
   return static_cast<int64_t>(bits >> 47);
@@ -191,16 +194,27 @@ void block_starts(const Weights& weights, uint64_t* starts, int threads) {
   add_up(starts, weights.blocks());
 }
 
-void permuted_starts(const uint64_t* starts, int64_t blocks, uint64_t key, uint64_t* permuted, int threads) {
-  const Permutation order(blocks, key);
-  permuted[0] = 0;
-  in_chunks(blocks, threads, [&](int, int64_t, int64_t begin, int64_t end) {
-    for (int64_t place = begin; place < end; place++) {
-      const int64_t block = static_cast<int64_t>(order(place));
-      permuted[place + 1] = starts[block + 1] - starts[block];
+void permuted_starts(const Weights& weights, uint64_t key, uint64_t* starts, int threads) {
+  const Permutation order(weights.n, key);
+  starts[0] = 0;
+  in_chunks(weights.n, threads, [&](int, int64_t, int64_t begin, int64_t end) {
+    int64_t rows[kChunk / 1024];
+    constexpr int64_t some = sizeof(rows) / sizeof(rows[0]);
+    static_assert(some % kBlock == 0, "whole blocks at a time");
+    for (int64_t at = begin; at < end; at += some) {
+      const int64_t n = std::min(some, end - at);
+      for (int64_t i = 0; i < n; i++) {
+        rows[i] = static_cast<int64_t>(order(at + i));
+        __builtin_prefetch(static_cast<const char*>(weights.data) + rows[i] * (weights.doubles ? 8 : 4));
+      }
+      for (int64_t i = 0; i < n; i += kBlock) {
+        uint64_t sum = 0;
+        for (int64_t k = i; k < std::min(i + kBlock, n); k++) sum += weights.units(rows[k]);
+        starts[(at + i) / kBlock + 1] = sum;
+      }
     }
   });
-  add_up(permuted, blocks);
+  add_up(starts, weights.blocks());
 }
 
 void fill_cells(const uint64_t* starts, int64_t blocks, int shift, uint32_t* cells, int64_t count, int threads) {
@@ -245,20 +259,19 @@ void draw_systematic(const Table& table, int64_t total, uint64_t offset, uint64_
   });
 }
 
-void race(const Weights& weights, const Philox& numbers, int64_t wanted, int64_t* rows, int threads) {
-  constexpr int64_t bins = 65536;
+bool race(const Weights& weights, const Philox& numbers, int64_t wanted, int64_t* rows, int threads) {
   const int64_t chunks = chunks_of(weights.n);
   const int slots = std::max(1, threads);
-  std::vector<int64_t> histogram(bins * slots);
+  std::vector<int64_t> histogram(kBins * slots);
   in_chunks(weights.n, threads, [&](int slot, int64_t, int64_t begin, int64_t end) {
-    int64_t* counts = histogram.data() + slot * bins;
+    int64_t* counts = histogram.data() + slot * kBins;
     arrivals(weights, numbers, begin, end, [&](int64_t, double time) { counts[bin_of(time)]++; });
   });
   // The bin in which the last of the wanted arrives, and how many of that bin are wanted.
   int64_t last = 0, missing = wanted;
-  for (;; last++) {
+  for (; last < kBins; last++) {
     int64_t here = 0;
-    for (int slot = 0; slot < slots; slot++) here += histogram[slot * bins + last];
+    for (int slot = 0; slot < slots; slot++) here += histogram[slot * kBins + last];
     if (here >= missing) break;
     missing -= here;
   }
@@ -278,18 +291,27 @@ void race(const Weights& weights, const Philox& numbers, int64_t wanted, int64_t
   });
   std::vector<Arrival> all;
   for (const auto& some : undecided) all.insert(all.end(), some.begin(), some.end());
+  // The weights are read three times. Were they changed meanwhile, the passes disagree, and nothing may be written where
+  // they disagree about.
+  if (missing < 1 || missing > static_cast<int64_t>(all.size())) return false;
   std::nth_element(all.begin(), all.begin() + (missing - 1), all.end());
   const Arrival bound = all[missing - 1];
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
     for (const Arrival& one : undecided[chunk]) first[chunk + 1] += !(bound < one);
     first[chunk + 1] += first[chunk];
   }
+  if (first[chunks] != wanted) return false;
+  std::atomic<bool> agreed{true};
   in_chunks(weights.n, threads, [&](int, int64_t chunk, int64_t begin, int64_t end) {
-    int64_t* to = rows + first[chunk];
+    int64_t to = first[chunk];
     arrivals(weights, numbers, begin, end, [&](int64_t row, double time) {
-      if (!(bound < Arrival{time, row})) *to++ = row;
+      if (bound < Arrival{time, row}) return;
+      if (to < first[chunk + 1]) rows[to] = row;
+      to++;
     });
+    if (to != first[chunk + 1]) agreed = false;
   });
+  return agreed;
 }
 
 void permute(const int64_t* x, const int64_t* n, const uint64_t* key, bool each, int64_t count, int64_t* to,

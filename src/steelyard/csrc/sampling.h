@@ -44,8 +44,8 @@ uint64_t cut_off_sum(const Weights& weights, int threads);
 // starts[b] is Σ q before block b, starts[blocks] the total.
 void block_starts(const Weights& weights, uint64_t* starts, int threads);
 
-// The same with the blocks in the order of a permutation.
-void permuted_starts(const uint64_t* starts, int64_t blocks, uint64_t key, uint64_t* permuted, int threads);
+// The same with the rows in the order of a permutation: block b holds the rows that it puts at 8·b and behind.
+void permuted_starts(const Weights& weights, uint64_t key, uint64_t* starts, int threads);
 
 // cells[g] is the block that holds unit g·2^shift; cells has one entry more than it needs, the last block.
 void fill_cells(const uint64_t* starts, int64_t blocks, int shift, uint32_t* cells, int64_t count, int threads);
@@ -55,8 +55,7 @@ struct Table {
   const uint64_t* starts;
   const uint32_t* cells;
   int shift;
-  bool permuted = false;  // whether blocks come in the order of `order`, and rows of a block shuffled by `shuffle`
-  uint64_t order = 0, shuffle = 0;
+  uint64_t order = 0;  // key of the rows' permutation, where they are permuted
 };
 
 // Which positions: first, first + step, ... `count` of them.
@@ -72,8 +71,9 @@ void draw_independent(const Table& table, const Philox& numbers, Positions posit
 void draw_systematic(const Table& table, int64_t total, uint64_t offset, uint64_t key, Positions positions,
                      int64_t* rows, int threads);
 
-// The `wanted` rows with the smallest E/q, E exponential: a draw without replacement. In the order of the rows.
-void race(const Weights& weights, const Philox& numbers, int64_t wanted, int64_t* rows, int threads);
+// The `wanted` rows with the smallest E/q, E exponential: a draw without replacement. In the order of the rows. False,
+// and rows that mean nothing, where somebody changed the weights meanwhile.
+bool race(const Weights& weights, const Philox& numbers, int64_t wanted, int64_t* rows, int threads);
 
 // to[i] = permutation of [0, n[i·each]) by key[i·each], at x[i].
 void permute(const int64_t* x, const int64_t* n, const uint64_t* key, bool each, int64_t count, int64_t* to, int threads);

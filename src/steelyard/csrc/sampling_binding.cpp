@@ -47,10 +47,13 @@ void starts_of(STEELYARD_WEIGHTS, uintptr_t starts, int threads) {
   block_starts(weights, fresh<uint64_t>(starts, weights.blocks() + 1), threads);
 }
 
-void permuted(uintptr_t starts, int64_t blocks, uint64_t key, uintptr_t to, int threads) {
+void permuted(STEELYARD_WEIGHTS, uint64_t key, uintptr_t starts, int threads) {
   nb::gil_scoped_release released;
-  permuted_starts(at<const uint64_t>(starts), blocks, key, fresh<uint64_t>(to, blocks + 1), threads);
+  const Weights weights = weights_of(data, doubles, n, scale);
+  permuted_starts(weights, key, fresh<uint64_t>(starts, weights.blocks() + 1), threads);
 }
+
+void ask_for_huge_pages(uintptr_t address, int64_t bytes) { fresh<char>(address, bytes); }
 
 void cells_of(uintptr_t starts, int64_t blocks, int shift, uintptr_t cells, int64_t count, int threads) {
   nb::gil_scoped_release released;
@@ -64,19 +67,18 @@ void independent(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift
   draw_independent(table, Philox(seed, epoch, Stream::draw), {first, step, count}, fresh<int64_t>(rows, count), threads);
 }
 
-void systematic(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift, uint64_t order, uint64_t shuffle,
-                int64_t total, uint64_t offset, uint64_t key, int64_t first, int64_t step, int64_t count, uintptr_t rows,
-                int threads) {
+void systematic(STEELYARD_WEIGHTS, uintptr_t starts, uintptr_t cells, int shift, uint64_t order, int64_t total,
+                uint64_t offset, uint64_t key, int64_t first, int64_t step, int64_t count, uintptr_t rows, int threads) {
   nb::gil_scoped_release released;
   const Table table{weights_of(data, doubles, n, scale), at<const uint64_t>(starts), at<const uint32_t>(cells),
-                    shift, true, order, shuffle};
+                    shift, order};
   draw_systematic(table, total, offset, key, {first, step, count}, fresh<int64_t>(rows, count), threads);
 }
 
-void race_of(STEELYARD_WEIGHTS, uint64_t seed, uint32_t epoch, int64_t wanted, uintptr_t rows, int threads) {
+bool race_of(STEELYARD_WEIGHTS, uint64_t seed, uint32_t epoch, int64_t wanted, uintptr_t rows, int threads) {
   nb::gil_scoped_release released;
-  race(weights_of(data, doubles, n, scale), Philox(seed, epoch, Stream::race), wanted,
-       fresh<int64_t>(rows, wanted), threads);
+  return race(weights_of(data, doubles, n, scale), Philox(seed, epoch, Stream::race), wanted,
+              fresh<int64_t>(rows, wanted), threads);
 }
 
 void permute_of(uintptr_t x, uintptr_t sizes, uintptr_t keys, bool each, int64_t count, uintptr_t to, int threads) {
@@ -90,12 +92,13 @@ void add_sampling(nb::module_& m) {
   m.def("survey", &survey_of, "data"_a, "doubles"_a, "n"_a, "threads"_a);
   m.def("cut_off_sum", &cut_off, STEELYARD_WEIGHTS_NAMES, "threads"_a);
   m.def("block_starts", &starts_of, STEELYARD_WEIGHTS_NAMES, "starts"_a, "threads"_a);
-  m.def("permuted_starts", &permuted, "starts"_a, "blocks"_a, "key"_a, "to"_a, "threads"_a);
+  m.def("permuted_starts", &permuted, STEELYARD_WEIGHTS_NAMES, "key"_a, "starts"_a, "threads"_a);
+  m.def("ask_for_huge_pages", &ask_for_huge_pages, "address"_a, "bytes"_a);
   m.def("fill_cells", &cells_of, "starts"_a, "blocks"_a, "shift"_a, "cells"_a, "count"_a, "threads"_a);
   m.def("draw_independent", &independent, STEELYARD_WEIGHTS_NAMES, "starts"_a, "cells"_a, "shift"_a, "seed"_a, "epoch"_a,
         "first"_a, "step"_a, "count"_a, "rows"_a, "threads"_a);
   m.def("draw_systematic", &systematic, STEELYARD_WEIGHTS_NAMES, "starts"_a, "cells"_a, "shift"_a, "order"_a,
-        "shuffle"_a, "total"_a, "offset"_a, "key"_a, "first"_a, "step"_a, "count"_a, "rows"_a, "threads"_a);
+        "total"_a, "offset"_a, "key"_a, "first"_a, "step"_a, "count"_a, "rows"_a, "threads"_a);
   m.def("race", &race_of, STEELYARD_WEIGHTS_NAMES, "seed"_a, "epoch"_a, "wanted"_a, "rows"_a, "threads"_a);
   m.def("permute", &permute_of, "x"_a, "sizes"_a, "keys"_a, "each"_a, "count"_a, "to"_a, "threads"_a);
 }

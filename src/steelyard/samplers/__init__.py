@@ -1,7 +1,8 @@
 """Which rows a training sees, and how often: weights or labels to indices.
 
-``_random`` numbers by position and permutations that need no memory; ``_table`` weights made ready; ``_base`` epochs,
-ranks and state. On them stand the samplers, each a plan for an epoch: ``draw(first, step, count)`` rows by position.
+``_random`` numbers by position and permutations that need no memory; ``_table`` weights made ready; ``_draws`` one pass
+through an epoch; ``_base`` epochs, ranks and state. On them stand the samplers, each a plan for an epoch:
+``draw(first, step, count)`` rows by position.
 """
 
 from __future__ import annotations

@@ -4,52 +4,39 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data.distributed import DistributedSampler
 
 from steelyard._errors import describe, refuse
 from steelyard._values import integer
+from steelyard.samplers._draws import Draws, Plan, Start
 from steelyard.samplers._expected import Expected
 from steelyard.samplers._random import I64
 
-__all__ = ["Plan", "ReproducibleSampler", "positive_integer"]
+__all__ = ["ReproducibleSampler", "positive_integer"]
 
 T = TypeVar("T", covariant=True)
 _VERSION = 1
-
-
-class Plan(Protocol):
-    """One epoch, ready to be drawn from by position."""
-
-    def draw(self, first: int, step: int, count: int) -> I64:
-        """Rows of the positions first, first + step, ..., all below the epoch's number of draws."""
-
-    def extra(self, first: int, step: int, count: int) -> I64:
-        """Rows of positions beyond it, where ranks could not share it out evenly."""
-
-
-class _Start(NamedTuple):
-    epoch: int
-    position: int
-    seed: int | None
+_KEYS = {"version", "sampler", "epoch", "position", "seed", "seeded", "num_samples", "options", "data"}
 
 
 class ReproducibleSampler(DistributedSampler[T]):
     """A sampler whose draws depend on seed, epoch and position alone.
 
-    It is a ``DistributedSampler`` so that trainers which look for one (Lightning, Accelerate) see that it shares its
-    draws out by itself, and leave it alone; nothing else of that class is used.
+    It is a ``DistributedSampler`` so that a trainer which looks for one (Lightning) sees that it shares its draws out
+    by itself, and leaves it alone; nothing else of that class is used. Accelerate, and with it the Hugging Face
+    Trainer, deals out the batches of a loader among the ranks whatever its sampler is: there, make it for one rank
+    (``num_replicas=1, rank=0``) with a seed, so that all ranks draw the same.
 
     Attributes:
         num_samples: Draws of an epoch over all ranks together.
         num_replicas: Ranks that share them. Of position p, rank p mod num_replicas gets the row.
         rank: Which of them this is.
         seed: An int, or None where every epoch takes a seed from the generator.
-        epoch: That of the next iterator, or of the one at work.
+        epoch: That of the iterator at work, or of the next one.
     """
 
     seed: int | None  # type: ignore[assignment]
@@ -88,8 +75,8 @@ class ReproducibleSampler(DistributedSampler[T]):
         self._seed_was_given = seed is not None
         if one_seed and seed is None:
             self.seed = self._seed_of_an_epoch()
-        self._next: _Start | None = _Start(0, 0, None)
-        self._at_work: _Draws[T] | None = None
+        self._next = Start(0, 0, None)  # where the next iterator that draws anything begins
+        self._at_work: Draws[T] | None = None  # the last that did, unless somebody has said otherwise since
 
     # What a kind of sampler is.
 
@@ -106,27 +93,28 @@ class ReproducibleSampler(DistributedSampler[T]):
     def expected(self) -> Expected:
         """Coverage and repeats per class and epoch, before anything is drawn."""
 
+    def _options(self) -> dict[str, Any]:
+        """What a state must find again, beside the number of samples: plain values."""
+        return {}
+
+    def _data(self) -> int:
+        """A number that tells whether the weights or labels are the same."""
+        return 0
+
+    _data_may_change = False  # whether the data of an epoch may be other than those of the one before
+
     # Iterating.
 
     def __iter__(self) -> Iterator[T]:
-        start = self._next or self._following()
-        self._next = None
-        seed = start.seed
+        return Draws(self)
+
+    def _begin(self, draws: Draws[T], start: Start | None = None) -> Start:
+        """An iterator draws its first: where the sampler stands, and the next one begins an epoch later."""
+        epoch, position, seed = start or self._next
         if seed is None:
             seed = self._seed_of_an_epoch()
-        self._at_work = _Draws(self, start.epoch, start.position, seed)
-        return self._at_work
-
-    def _following(self) -> _Start:
-        """Where the next iterator begins if nobody says so: the epoch after that of the last one that drew anything."""
-        last = self._last
-        return _Start(last.epoch + 1, 0, None) if last.begun else last.origin
-
-    @property
-    def _last(self) -> _Draws[T]:
-        """The iterator made last; there is one wherever nothing was said about the next."""
-        assert self._at_work is not None
-        return self._at_work
+        self._next, self._at_work = Start(epoch + 1, 0, None), draws
+        return Start(epoch, position, seed)
 
     def _seed_of_an_epoch(self) -> int:
         if self.seed is not None:
@@ -142,9 +130,7 @@ class ReproducibleSampler(DistributedSampler[T]):
 
         Faster than iterating. It counts as an epoch: the next one differs.
         """
-        draws = iter(self)
-        assert isinstance(draws, _Draws)
-        return torch.from_numpy(draws.rest())
+        return torch.from_numpy(Draws(self).rest())
 
     def __repr__(self) -> str:
         ranks = "" if self.num_replicas == 1 else f", rank={self.rank} of {self.num_replicas}"
@@ -155,9 +141,7 @@ class ReproducibleSampler(DistributedSampler[T]):
     @property
     def epoch(self) -> int:  # type: ignore[override]
         """See the class."""
-        if self._next is not None:
-            return self._next.epoch
-        return self._last.epoch
+        return self._next.epoch if self._at_work is None else self._at_work.start.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next. Without it, each iterator takes the epoch after the last one's.
@@ -168,43 +152,47 @@ class ReproducibleSampler(DistributedSampler[T]):
         epoch = integer(name, "epoch", epoch)
         if not 0 <= epoch < 2**32:
             refuse(name, "epoch", "in [0, 2**32)", epoch)
-        if self._next is None or self._next.epoch != epoch:
-            self._next = _Start(epoch, 0, None)
+        at = self._at_work
+        if at is None and self._next.epoch == epoch:
+            return
+        self._next = Start(epoch, 0, None)
+        if at is None or at.start.epoch != epoch:
+            self._at_work = None
 
     def state_dict(self, position: int | None = None) -> dict[str, Any]:
         """Where the sampling stands, as plain numbers: the same for all ranks that have drawn the same number of times.
 
         Args:
-            position: Draws that this rank's training has used in this epoch, where it is behind the iterator: the
-                workers of a ``DataLoader`` ask for batches in advance (``batches_done * batch_size``). None takes
-                what the iterator has given. torchdata's ``StatefulDataLoader`` sees to this by itself.
+            position: How much of what the iterator at work has given to this rank, since it began, training has used:
+                rows, or batches of a batch sampler. Say so where the iterator is ahead: the workers of a
+                ``DataLoader`` ask for batches in advance (``batches_done * batch_size``). None takes all that the
+                iterator has given. torchdata's ``StatefulDataLoader`` sees to this by itself.
 
         Returns: A dict for :meth:`load_state_dict`, of a sampler with any number of ranks.
         """
-        where = self._next or self._where()
+        at = self._at_work
+        where = self._next if at is None or at.finished else at.where
         if position is not None:
             name = f"{type(self).__name__}.state_dict"
-            position = integer(name, "position", position)
-            if not 0 <= position <= len(self):
-                refuse(name, "position", f"in [0, {len(self)}], the draws of this rank", position)
-            origin = self._next or self._last.origin
-            where = origin._replace(position=origin.position + position * self.num_replicas)
-            if where.position >= self.num_samples:
-                where = _Start(origin.epoch + 1, 0, None)
+            position, given = integer(name, "position", position), 0 if at is None else at.given
+            if not 0 <= position <= given:
+                hint = "It counts from where that iterator began, which after load_state_dict is not the epoch's start."
+                refuse(name, "position", f"in [0, {given}], what the iterator at work has given", position, hint)
+            if at is not None:
+                where = at.after(position)
+                if where.position >= self.num_samples:
+                    where = Start(where.epoch + 1, 0, None)
         return {
             "version": _VERSION,
             "sampler": type(self).__name__,
             "epoch": where.epoch,
             "position": where.position,
             "seed": where.seed if where.seed is not None else self.seed,
+            "seeded": self._seed_was_given,
             "num_samples": self.num_samples,
+            "options": self._options(),
+            "data": self._data(),
         }
-
-    def _where(self) -> _Start:
-        last = self._last
-        if last.finished:
-            return _Start(last.epoch + 1, 0, None)
-        return _Start(last.epoch, last.position, last.seed)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken: the next iterator gives what was not given yet.
@@ -214,110 +202,46 @@ class ReproducibleSampler(DistributedSampler[T]):
         Raises: TypeError, ValueError: not the state of a sampler like this one.
         """
         name = f"{type(self).__name__}.load_state_dict"
-        wanted = {"version", "sampler", "epoch", "position", "seed", "num_samples"}
-        if not isinstance(state_dict, dict) or not wanted <= state_dict.keys():
+        if not isinstance(state_dict, dict) or not state_dict.keys() >= _KEYS:
             refuse(name, "state_dict", "what state_dict() gave", describe(state_dict), error=TypeError)
         if state_dict["version"] != _VERSION:
             refuse(name, "state_dict", f"of version {_VERSION}", f"version {state_dict['version']!r}")
-        for key, mine in (("sampler", type(self).__name__), ("num_samples", self.num_samples)):
-            if state_dict[key] != mine:
-                hint = "Make the sampler as it was made when the state was taken."
-                refuse(name, "state_dict", f"of a sampler with {key} = {mine!r}", f"{state_dict[key]!r}", hint)
-        if self._seed_was_given and state_dict["seed"] != self.seed:
-            hint = "Make the sampler with the seed that it had."
-            refuse(name, "state_dict", f"of a sampler with seed = {self.seed}", f"{state_dict['seed']!r}", hint)
         epoch, position = integer(name, "epoch", state_dict["epoch"]), integer(name, "position", state_dict["position"])
         if epoch < 0 or position < 0:
             refuse(name, "state_dict", "with an epoch and a position of zero or more", f"{epoch} and {position}")
-        if self.seed is not None:
-            self.seed = integer(name, "seed", state_dict["seed"])
-        self._next = _Start(epoch, position, state_dict["seed"])
+        self._must_be_like_this(name, state_dict, position)
+        seed = state_dict["seed"]
+        if seed is not None:
+            seed = integer(name, "seed", seed)
+        if self.seed is not None and seed is not None:
+            self.seed = seed
+        self._next, self._at_work = Start(epoch, position, seed), None
+
+    def _must_be_like_this(self, name: str, state: dict[str, Any], position: int) -> None:
+        """Refuse the state of a sampler that would draw something else."""
+        hint = "Make the sampler as it was made when the state was taken."
+        mine = {"sampler": type(self).__name__, "num_samples": self.num_samples, **self._options()}
+        theirs = {"sampler": state["sampler"], "num_samples": state["num_samples"], **state["options"]}
+        for key, value in mine.items():
+            if theirs.get(key) != value:
+                refuse(name, "state_dict", f"of a sampler with {key} = {value!r}", f"{theirs.get(key)!r}", hint)
+        if self._seed_was_given and state["seed"] != self.seed:
+            hint = "Make the sampler with the seed that it had."
+            refuse(name, "state_dict", f"of a sampler with seed = {self.seed}", f"{state['seed']!r}", hint)
+        if state["seeded"] and not self._seed_was_given:
+            hint = f"Make the sampler with seed={state['seed']}, or later epochs would be other ones."
+            refuse(name, "state_dict", "of a sampler without a seed of its own", f"seed = {state['seed']!r}", hint)
+        if state["data"] != self._data() and (position > 0 or not self._data_may_change):
+            what = "weights" if self._data_may_change else "labels"
+            hint = f"With other {what}, a run cannot go on as it would have."
+            refuse(name, "state_dict", f"of a sampler with the same {what}", f"one with other {what}", hint)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state["_next"] = self._next or self._where()
+        if self._at_work is not None and not self._at_work.finished:
+            state["_next"] = self._at_work.where
         state["_at_work"] = None  # an iterator belongs to the process that runs it
         return state
-
-
-class _Draws(Iterator[T]):
-    """The draws of one rank from a position of an epoch on, as Python objects, some thousands at a time."""
-
-    def __init__(self, sampler: ReproducibleSampler[T], epoch: int, start: int, seed: int) -> None:
-        self.sampler = sampler
-        self.epoch, self.start, self.seed = epoch, start, seed
-        self.begun = False
-        self.finished = False
-        self._plan: Plan | None = None
-        self._done = 0  # draws before the block at hand
-        self._block: list[T] = []
-        self._items: Iterator[T] = iter(self._block)
-
-    @property
-    def origin(self) -> _Start:
-        """Where it began."""
-        return _Start(self.epoch, self.start, self.seed)
-
-    @property
-    def count(self) -> int:
-        """Draws from the start to the end of the epoch, the same for every rank."""
-        return -(-max(self.sampler.num_samples - self.start, 0) // self.sampler.num_replicas)
-
-    @property
-    def position(self) -> int:
-        """How far the epoch is over all ranks, if all have drawn as often as this one."""
-        waiting: int = self._items.__length_hint__()  # type: ignore[attr-defined]
-        given = self._done + len(self._block) - waiting
-        return self.start + given * self.sampler.num_replicas
-
-    def _rows(self, done: int, count: int) -> I64:
-        sampler = self.sampler
-        if self._plan is None:
-            self._plan = sampler._plan(self.seed, self.epoch, self.start + self.count * sampler.num_replicas)
-        step, first = sampler.num_replicas, self.start + sampler.rank + done * sampler.num_replicas
-        regular = min(max(-(-(sampler.num_samples - first) // step), 0), count)
-        rows = self._plan.draw(first, step, regular)
-        if regular == count:
-            return rows
-        return np.concatenate([rows, self._plan.extra(first + regular * step, step, count - regular)])
-
-    def __iter__(self) -> _Draws[T]:
-        return self
-
-    def __next__(self) -> T:
-        try:
-            return next(self._items)
-        except StopIteration:
-            pass
-        self.begun = True
-        self._done += len(self._block)
-        self._block = []
-        self._items = iter(self._block)
-        left = self.count - self._done
-        if left <= 0:
-            self.finished = True
-            self._plan = None
-            raise StopIteration
-        self._block = self.sampler._items(self._rows(self._done, min(self.sampler._block_size, left)))
-        self._items = iter(self._block)
-        return next(self._items)
-
-    def rest(self) -> I64:
-        """All that is left, as an array."""
-        self.begun = self.finished = True
-        rows = self._rows(self._done, self.count - self._done)
-        self._done, self._plan = self.count, None
-        return rows
-
-    # For loaders that save iterators, such as torchdata's: at the end of an epoch they know better than the sampler
-    # whether that was the last batch or the first of another epoch.
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.__init__(self.sampler, state["epoch"], state["position"], state["seed"])  # type: ignore[misc]
-        self.begun = True
 
 
 def positive_integer(name: str, argument: str, value: Any) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from steelyard.ops import cpu
 
-__all__ = ["Stream", "exponential", "high_product", "mix", "number", "numbers", "permute", "shuffled_eights"]
+__all__ = ["Stream", "exponential", "high_product", "mix", "number", "numbers", "permute"]
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -121,17 +121,6 @@ def _walk(x: U64, n: U64, key: U64, bits: U64, rounds: int) -> U64:
     return result
 
 
-def shuffled_eights(hashes: U64) -> NDArray[np.uint8]:
-    """For each hash the numbers 0 .. 7 in an order of chance, ``(N, 8)``."""
-    order = np.tile(np.arange(8, dtype=np.uint8), (len(hashes), 1))
-    lines, hashes = np.arange(len(hashes)), hashes.copy()
-    for i in range(7, 0, -1):
-        other = high_product(hashes, i + 1).astype(np.int64)
-        order[lines, i], order[lines, other] = order[lines, other], order[lines, i].copy()
-        hashes *= np.uint64(i + 1)
-    return order
-
-
 def exponential(bits: U64) -> NDArray[np.float64]:
     """Exponentially distributed numbers from random bits.
 
@@ -146,4 +135,4 @@ def exponential(bits: U64) -> NDArray[np.float64]:
     series = np.full_like(z, 1.0 / 23.0)
     for term in range(21, 0, -2):
         series = series * z + 1.0 / term
-    return -(e * 0.6931471805599453 + 2.0 * s * series)
+    return 0.0 - (e * 0.6931471805599453 + 2.0 * s * series)  # and not −0 at 1

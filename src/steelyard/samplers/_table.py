@@ -11,7 +11,9 @@ weight, and draws the same rows.
 from __future__ import annotations
 
 import math
-from typing import Any
+import warnings
+import zlib
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from steelyard.ops import cpu
 from steelyard.samplers import _random as rng
 from steelyard.samplers._random import I64, U64, Stream
 
-__all__ = ["Table", "as_weights"]
+__all__ = ["Table", "as_weights", "snapshot"]
 
 _BLOCK = 8
 _BITS = 62
@@ -30,7 +32,7 @@ _RULE = "one finite number of zero or more per row, (N,)"
 
 
 def as_weights(function: str, weights: Any) -> NDArray:
-    """Weights as a float32 or float64 array; a tensor or memmap of those is not copied, anything else is."""
+    """Weights as a float32 or float64 array, their own memory where it holds such numbers side by side."""
     if isinstance(weights, torch.Tensor):
         tensor = weights.detach()
         if tensor.is_complex() or tensor.dtype == torch.bool:
@@ -42,12 +44,8 @@ def as_weights(function: str, weights: Any) -> NDArray:
     elif isinstance(weights, np.ndarray):
         if weights.dtype.kind not in "iuf":
             refuse(function, "weights", _RULE, weights, error=TypeError)
-        array = weights
-        if array.dtype not in (np.float32, np.float64) or not array.dtype.isnative:
-            array = array.astype(np.float64)
-        elif not isinstance(weights, np.memmap):
-            array = torch.from_numpy(np.asarray(array)).clone().numpy()  # an array does not tell when it is changed
-        array = np.ascontiguousarray(array)
+        kept = weights.dtype in (np.float32, np.float64) and weights.dtype.isnative
+        array = np.ascontiguousarray(weights if kept else weights.astype(np.float64))
     else:
         try:
             if isinstance(weights, str | bytes | dict | set):
@@ -65,6 +63,17 @@ def as_weights(function: str, weights: Any) -> NDArray:
     return array
 
 
+def snapshot(array: NDArray) -> NDArray:
+    """A copy that nobody else writes to."""
+    copy = np.empty_like(array)
+    if cpu.ready():
+        cpu.kernels.ask_for_huge_pages(copy.ctypes.data, copy.nbytes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that PyTorch could write to an array that is read-only; it is read
+        torch.from_numpy(copy).copy_(torch.from_numpy(array))  # by several threads
+    return copy
+
+
 class Table:
     """See the module. ``positive`` tells how many weights are above zero."""
 
@@ -77,7 +86,8 @@ class Table:
             refuse(function, "weights", _RULE, f"{float(weights[bad]):g} at position {bad}")
         if self.positive == 0:
             refuse(function, "weights", "above zero for one row at least", f"{self.n} zeros")
-        if not 2.0**-900 < largest < 2.0**900:  # so that a scale is a number; sizes do not matter, only ratios
+        self.rescaled = not 2.0**-900 < largest < 2.0**900
+        if self.rescaled:  # so that a scale is a number; sizes do not matter, only ratios
             scaled = np.ldexp(weights.astype(np.float64), 960 if largest < 1 else -960)
             scaled[(scaled == 0) & (weights > 0)] = 5e-324  # the smallest number that there is
             self.weights, largest = scaled, float(scaled.max())
@@ -87,8 +97,16 @@ class Table:
         self._scale(self.exponent + _BITS - (self._cut_off_sum() + self.n).bit_length())
         self.starts = self._starts()
         self.total = int(self.starts[-1])
+        self._fingerprint: int | None = None
         if self.native:
             self.cells, self.shift = self._cells(self.starts)
+
+    def fingerprint(self) -> int:
+        """A number that other weights hardly have: of the sums of blocks, the same with and without the extension."""
+        if self._fingerprint is None:
+            starts = self.starts if self.native else np.append(self.starts[:-1:_BLOCK], self.starts[-1])
+            self._fingerprint = zlib.crc32(np.ascontiguousarray(starts).data)
+        return self._fingerprint
 
     @property
     def nbytes(self) -> int:
@@ -150,6 +168,13 @@ class Table:
         cpu.kernels.fill_cells(starts.ctypes.data, self._blocks, shift, cells.ctypes.data, count, cpu.threads())
         return cells, shift
 
+    def same_weights(self) -> bool:
+        """Whether the sums still are those of the weights, which may lie in a file that somebody writes to."""
+        if self.rescaled:
+            return False  # what was summed up is a copy, which shows nothing
+        bad, positive, _ = self._survey()
+        return bad < 0 and positive == self.positive and bool(np.array_equal(self._starts(), self.starts))
+
     # Drawing.
 
     def independent(self, seed: int, epoch: int, first: int, step: int, count: int) -> I64:
@@ -180,7 +205,9 @@ class Table:
         """
         if self.native:
             rows = np.empty(wanted, np.int64)
-            cpu.kernels.race(*self._given(), seed, epoch & 0xFFFFFFFF, wanted, rows.ctypes.data, cpu.threads())
+            addresses = *self._given(), seed, epoch & 0xFFFFFFFF, wanted, rows.ctypes.data
+            if not cpu.kernels.race(*addresses, cpu.threads()):
+                _refuse_other_weights()
             return rows
         q = self.units()
         times = rng.exponential(rng.numbers(seed, epoch, Stream.RACE, np.arange(self.n)))
@@ -191,36 +218,36 @@ class Table:
         return np.flatnonzero(chosen)
 
 
+def _refuse_other_weights() -> NoReturn:
+    raise RuntimeError(
+        "WeightedRandomSampler: 'weights' must stay as they are while an epoch is drawn; got others in the memmap "
+        "meanwhile. Write to it between epochs."
+    )
+
+
 class Systematic:
     """One epoch of equally spaced units over rows in an order of chance.
 
-    Blocks are permuted, and rows within a block: rows that are neighbours in the data would otherwise exclude each
-    other in every epoch. The draws are permuted again, so that any stretch of the epoch is a fair sample of it.
+    In the order of the data, rows that are neighbours would exclude each other in every epoch. The draws are permuted
+    again, so that any stretch of the epoch is a fair sample of it.
     """
 
     def __init__(self, table: Table, seed: int, epoch: int, total: int) -> None:
         self.table, self.total = table, total
-        self.order, self.shuffle, self.key, offset = (
-            rng.number(seed, epoch, Stream.OFFSET, position) for position in range(4)
-        )
+        self.order, self.key, offset = (rng.number(seed, epoch, Stream.OFFSET, position) for position in range(3))
         self.offset = int(rng.high_product(np.array([offset], np.uint64), table.total)[0])
         if table.native:
             self.starts = np.empty_like(table.starts)
-            blocks = len(table.starts) - 1
-            addresses = table.starts.ctypes.data, blocks, self.order, self.starts.ctypes.data
-            cpu.kernels.permuted_starts(*addresses, cpu.threads())
-            self.cells, self.shift = table._cells(self.starts)
+            cpu.kernels.permuted_starts(*table._given(), self.order, self.starts.ctypes.data, cpu.threads())
         else:
             if total >= 2**31:
                 refuse("Table.systematic", "total", "below 2**31 where the C++ extension was not built", total)
-            self.rows = self._order_of_rows()
+            self.rows = rng.permute(np.arange(table.n), table.n, self.order)
             self.starts = np.concatenate([np.zeros(1, np.uint64), np.cumsum(table.units()[self.rows])])
-
-    def _order_of_rows(self) -> I64:
-        blocks = rng.permute(np.arange(self.table._blocks), self.table._blocks, self.order)
-        hashes = rng.mix(np.uint64(self.shuffle) + blocks.astype(np.uint64) * np.uint64(rng.STEP))
-        rows: I64 = (blocks[:, None] * _BLOCK + rng.shuffled_eights(hashes)).ravel()
-        return rows[rows < self.table.n]
+        if int(self.starts[-1]) != table.total:
+            _refuse_other_weights()
+        if table.native:
+            self.cells, self.shift = table._cells(self.starts)
 
     def draw(self, first: int, step: int, count: int) -> I64:
         """Rows of the positions first, first + step, ..., all below the total."""
@@ -228,7 +255,7 @@ class Systematic:
             rows = np.empty(count, np.int64)
             cpu.kernels.draw_systematic(
                 *self.table._given(), self.starts.ctypes.data, self.cells.ctypes.data, self.shift, self.order,
-                self.shuffle, self.total, self.offset, self.key, first, step, count, rows.ctypes.data, cpu.threads(),
+                self.total, self.offset, self.key, first, step, count, rows.ctypes.data, cpu.threads(),
             )  # fmt: skip
             return rows
         each, rest = divmod(self.table.total, self.total)

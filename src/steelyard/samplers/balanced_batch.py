@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from steelyard._errors import refuse
+from steelyard._values import integer
 from steelyard.samplers import _random as rng
-from steelyard.samplers._base import Plan, ReproducibleSampler, positive_integer
+from steelyard.samplers._base import ReproducibleSampler, positive_integer
+from steelyard.samplers._draws import Plan
 from steelyard.samplers._expected import Expected
 from steelyard.samplers._members import Members
-from steelyard.samplers._random import I64, Stream
+from steelyard.samplers._random import I64, U64, Stream
 
 __all__ = ["BalancedBatchSampler"]
 
@@ -20,10 +23,9 @@ __all__ = ["BalancedBatchSampler"]
 class BalancedBatchSampler(ReproducibleSampler[list[int]]):
     r"""Batches of ``classes_per_batch`` classes with ``samples_per_class`` rows of each.
 
-    For losses that compare rows within a batch, and for batches in which no class is missing. Classes take turns:
-    each comes once before any comes again (but for C mod classes_per_batch of them, others each time), and a class
-    gives each of its rows once before any comes twice. A class with fewer than ``samples_per_class`` rows repeats
-    them within a batch.
+    For losses that compare rows within a batch, and for batches in which no class is missing. Classes take turns: each
+    comes once before any comes again, over batches and epochs, and a class gives each of its rows once before any comes
+    twice. A class with fewer than ``samples_per_class`` rows repeats them within a batch.
 
     Pass it as ``DataLoader(dataset, batch_sampler=...)``. Memory: 4 bytes a row.
 
@@ -81,46 +83,81 @@ class BalancedBatchSampler(ReproducibleSampler[list[int]]):
         """Rows of a batch."""
         return self.classes_per_batch * self.samples_per_class
 
+    def _options(self) -> dict[str, Any]:
+        return {"classes_per_batch": self.classes_per_batch, "samples_per_class": self.samples_per_class}
+
+    def _data(self) -> int:
+        return self._members.fingerprint()
+
     def _plan(self, seed: int, epoch: int, end: int) -> Plan:
         return _Batches(self, seed, epoch)
 
-    def expected(self) -> Expected:
-        """Coverage and repeats by class in an epoch: the mean over epochs."""
-        counts = self._members.counts
-        draws = np.full(len(counts), self.num_samples * self.batch_size / len(counts))
-        coverage = np.minimum(draws / counts, 1.0)
+    def expected(self, epoch: int | None = None) -> Expected:
+        """Coverage and repeats by class in an epoch; None is the next one.
+
+        Draws are the very ones of that epoch. So is the coverage, where a class does not go from one order of its rows
+        to the next within the epoch; where it does, it is the mean over all orders.
+        """
+        epoch = self.epoch if epoch is None else integer(f"{type(self).__name__}.expected", "epoch", epoch)
+        turns = _Turns(self, self._seed_of_an_epoch())
+        first, end = (turns.appearances(number * self.num_samples) for number in (epoch, epoch + 1))
+        counts, each = self._members.counts, self.samples_per_class
+        draws = (end - first) * each
+        coverage = self._members.distinct(first * each, draws, turns.periods) / counts
         classes = tuple(self._members.classes)
-        return Expected(classes, tuple(counts.tolist()), tuple(draws.tolist()), tuple(coverage.tolist()))
+        return Expected(classes, tuple(counts.tolist()), tuple(draws.astype(float).tolist()), tuple(coverage.tolist()))
+
+
+class _Turns:
+    """The classes of all batches, one after another in slots: batch b has those of b·P to b·P + P − 1.
+
+    The slots are filled by one order of the C classes over and over, so that any C in a row hold each class once, and
+    any P different ones. A new order begins where a batch ends together with a round: after lcm(P, C) slots.
+    """
+
+    def __init__(self, sampler: BalancedBatchSampler, seed: int) -> None:
+        self.seed, self.together, self.each = seed, sampler.classes_per_batch, sampler.samples_per_class
+        self.members = sampler._members
+        self.known = len(self.members.classes)
+        self.length = math.lcm(self.together, self.known)
+        # Likewise rows: a class begins another order of its rows where a batch ends together with a round of them.
+        self.periods = np.lcm(self.members.counts, self.each)
+
+    def appearances(self, batch: int) -> I64:
+        """How often each class has come before a batch."""
+        order, slot = divmod(batch * self.together, self.length)
+        rounds, rest = divmod(slot, self.known)
+        key = int(self._keys(np.array([order]))[0])
+        come = np.full(self.known, order * (self.length // self.known) + rounds, np.int64)
+        come[rng.permute(np.arange(rest), self.known, key)] += 1
+        return come
+
+    def _keys(self, orders: I64) -> U64:
+        return rng.numbers(self.seed, 0, Stream.CLASSES, orders)
+
+    def batches(self, numbers: I64) -> I64:
+        """Rows of batches by their number since the first epoch, ``(batches, P·K)``."""
+        slots = (numbers[:, None] * self.together + np.arange(self.together)).ravel()
+        orders, slots = np.divmod(slots, self.length)
+        rounds, places = np.divmod(slots, self.known)
+        classes = rng.permute(places, np.full(len(places), self.known), self._keys(orders))
+        come = orders * (self.length // self.known) + rounds
+        times = (come * self.each)[:, None] + np.arange(self.each)
+        classes = np.repeat(classes, self.each)
+        rows = self.members.cycling(self.seed, classes, times.ravel(), self.periods[classes])
+        return rows.reshape(len(numbers), self.together * self.each)
 
 
 class _Batches:
-    """A batch by its number since the first epoch: which turn of the classes it belongs to, and which part of that."""
+    """A batch of an epoch by its number since the first one."""
 
     def __init__(self, sampler: BalancedBatchSampler, seed: int, epoch: int) -> None:
-        self.sampler, self.members, self.seed, self.epoch = sampler, sampler._members, seed, epoch
+        self.turns, self.epoch = _Turns(sampler, seed), epoch
+        self.total, self.ranks = sampler.num_samples, sampler.num_replicas
 
     def draw(self, first: int, step: int, count: int) -> I64:
-        return self._batches(self.epoch * self.sampler.num_samples + first + step * np.arange(count))
+        return self.turns.batches(self.epoch * self.total + first + step * np.arange(count))
 
     def extra(self, first: int, step: int, count: int) -> I64:
-        """Turns that no epoch comes to."""
-        beyond = first - self.sampler.num_samples + step * np.arange(count)
-        return self._batches(2**40 + self.epoch * self.sampler.num_replicas + beyond)
-
-    def _batches(self, batches: I64) -> I64:
-        together, each = self.sampler.classes_per_batch, self.sampler.samples_per_class
-        known = len(self.members.classes)
-        turns, parts = np.divmod(batches, known // together)
-        turns = np.repeat(turns, together)
-        places = (parts[:, None] * together + np.arange(together)).ravel()
-        keys = rng.numbers(self.seed, 0, Stream.CLASSES, turns)
-        classes = rng.permute(places, np.full(len(places), known), keys)
-        counts = self.members.counts[classes]
-        # A class begins again before a batch would take the last of its rows and the first of the next order of them;
-        # one with fewer rows than a batch takes of it begins again with every batch.
-        enough = counts >= each
-        lengths = np.where(enough, counts // each * each, counts)
-        ahead = np.where(enough, each, -(-each // counts) * counts)
-        times = (turns * ahead)[:, None] + np.arange(each)
-        rows = self.members.cycling(self.seed, np.repeat(classes, each), times.ravel(), np.repeat(lengths, each))
-        return rows.reshape(len(batches), together * each)
+        """Batches that no epoch comes to."""
+        return self.turns.batches(2**40 + self.epoch * self.ranks + first - self.total + step * np.arange(count))

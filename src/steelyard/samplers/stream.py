@@ -19,6 +19,9 @@ from steelyard.samplers._expected import Expected
 
 __all__ = ["RebalancedStream"]
 
+_LOOK_EVERY = 256
+"""Samples after which the class that sets the scale is looked for in any case: rare ones may have become frequent."""
+
 
 class RebalancedStream(IterableDataset[Any]):
     r"""A stream of samples with the classes in other shares: thinned where they are frequent, repeated where rare.
@@ -27,6 +30,7 @@ class RebalancedStream(IterableDataset[Any]):
     counted as they come by, new ones welcome, and each sample is passed on m times on average, m being the share that
     its class should have over the share that it has had so far, on a scale on which the neediest class gets
     ``max_repeats``. With 1 (the default) that is rejection: samples of the neediest class all pass, of others a part.
+    Classes rarer than ``min_ratio`` do not set the scale, or one odd label would hold back all the rest.
 
     Args:
         dataset: Any iterable of samples; it is iterated anew for each epoch. With several workers it must give each
@@ -37,6 +41,8 @@ class RebalancedStream(IterableDataset[Any]):
             seen so far, 0 for natural ones), or a mapping from class to share, of which None stands for every class
             that is not named.
         max_repeats: How often a sample of the neediest class is passed on, above 0, on average.
+        min_ratio: A class that has come less often than this times the most frequent one gets ``max_repeats``, and no
+            more; in [0, 1].
         buffer_size: Samples held back to be mixed: each that comes in pushes out one at random. 0 keeps the order,
             and repeats behind one another.
         seed: Of the choices; with the epoch and the worker it fixes them all.
@@ -64,6 +70,7 @@ class RebalancedStream(IterableDataset[Any]):
         *,
         target: float | Mapping[Any, float] = 1.0,
         max_repeats: float = 1.0,
+        min_ratio: float = 1e-3,
         buffer_size: int = 0,
         seed: int = 0,
     ) -> None:
@@ -83,6 +90,7 @@ class RebalancedStream(IterableDataset[Any]):
         self.max_repeats = number(name, "max_repeats", max_repeats, 0.0, np.inf)
         if self.max_repeats == 0.0:
             refuse(name, "max_repeats", "above zero", max_repeats)
+        self.min_ratio = number(name, "min_ratio", min_ratio, 0.0, 1.0)
         self.buffer_size = integer(name, "buffer_size", buffer_size)
         if self.buffer_size < 0:
             refuse(name, "buffer_size", "zero or more", buffer_size)
@@ -129,7 +137,9 @@ class RebalancedStream(IterableDataset[Any]):
             if getattr(found, "size", lambda: 1) != 1 and int(np.prod(found.shape)) != 1:
                 refuse(name, "label", "what finds one class of a sample", describe(found))
             found = found.item()
-        if not isinstance(found, int | str | bool | float):
+        if isinstance(found, float) and found.is_integer():
+            return int(found)
+        if not isinstance(found, int | str | bool):
             refuse(name, "label", "what finds an int, str or bool", describe(found), error=TypeError)
         return found
 
@@ -137,13 +147,24 @@ class RebalancedStream(IterableDataset[Any]):
         """What passes of a stream with such class counts, once the shares are known: coverage and repeats by class."""
         value = as_class_counts(counts, function=f"{type(self).__name__}.expected")
         held = {label: count for label, count in zip(value.classes, value.counts.tolist(), strict=True) if count}
-        needs = {label: self._need(label, count) for label, count in held.items()}
-        means = {label: self._mean_copies(need, max(needs.values())) for label, need in needs.items()}
+        _, most = self._neediest(held)
+        means = {label: self._mean_copies(self._need(label, count), most) for label, count in held.items()}
         draws = tuple(means[label] * held[label] for label in held)
         return Expected(tuple(held), tuple(held.values()), draws, tuple(min(mean, 1.0) for mean in means.values()))
 
     def _mean_copies(self, need: float, most: float) -> float:
-        return self.max_repeats * need / most if most else 0.0
+        return self.max_repeats * min(need / most, 1.0) if most > 0.0 else 0.0
+
+    def _neediest(self, counts: Mapping[Any, int]) -> tuple[Any, float]:
+        """The class that sets the scale, and its need: the greatest among those that are not too rare.
+
+        Where none of these is wanted at all, the greatest there is.
+        """
+        needs = {label: self._need(label, count) for label, count in counts.items()}
+        least = self.min_ratio * max(counts.values(), default=0)
+        frequent = {label: need for label, need in needs.items() if counts[label] >= least and need > 0.0} or needs
+        neediest = max(frequent, key=frequent.__getitem__, default=None)
+        return neediest, frequent.get(neediest, 0.0)
 
     def _need(self, label: Any, count: int) -> float:
         """The share that a class should have, over the one that it has, on some scale."""
@@ -195,12 +216,12 @@ class _Passage(Iterator[Any]):
         self.ready: list[Any] = []  # copies that have passed and wait to be taken
         self.ended = False
         self.neediest: Any = None
-        self.most = -1.0
+        self.most = 0.0
         dataset = stream.dataset
         if state is not None:
             self.seen, self.ended = state["seen"], state["ended"]
             self.counts = dict(state["counts"])
-            self._look_for_the_neediest()
+            self.neediest, self.most = state["neediest"]
             self.buffer, self.ready = list(state["buffer"]), list(state["ready"])
             self.random.bit_generator.state, self.mixing.bit_generator.state = state["random"]
             if state["dataset"] is not None:
@@ -230,7 +251,9 @@ class _Passage(Iterator[Any]):
         label = self.stream.class_of(sample)
         self.seen += 1
         self.counts[label] = self.counts.get(label, 0) + 1
-        mean = self.stream._mean_copies(self._need(label), self.most)
+        if self.counts[label] == 1 or label == self.neediest or self.seen % _LOOK_EVERY == 0:
+            self.neediest, self.most = self.stream._neediest(self.counts)
+        mean = self.stream._mean_copies(self.stream._need(label, self.counts[label]), self.most)
         copies = int(mean) + (self.random.random() < mean % 1.0)
         for _ in range(copies):
             if len(self.buffer) < self.stream.buffer_size:
@@ -242,20 +265,6 @@ class _Passage(Iterator[Any]):
             else:
                 self.ready.append(sample)
 
-    def _need(self, label: Any) -> float:
-        """Of a class that has just come by. Only its own need has changed, so the greatest is seldom looked for."""
-        need = self.stream._need(label, self.counts[label])
-        if need >= self.most:
-            self.neediest, self.most = label, need
-        elif label == self.neediest:
-            self._look_for_the_neediest()
-        return need
-
-    def _look_for_the_neediest(self) -> None:
-        needs = {label: self.stream._need(label, count) for label, count in self.counts.items()}
-        self.neediest = max(needs, key=needs.__getitem__, default=None)
-        self.most = needs.get(self.neediest, -1.0)
-
     def state_dict(self) -> dict[str, Any]:
         dataset: Any = self.stream.dataset
         has_state = hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")
@@ -264,6 +273,7 @@ class _Passage(Iterator[Any]):
             "seen": self.seen,
             "ended": self.ended,
             "counts": dict(self.counts),
+            "neediest": (self.neediest, self.most),
             "buffer": list(self.buffer),
             "ready": list(self.ready),
             "random": (self.random.bit_generator.state, self.mixing.bit_generator.state),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from steelyard._errors import describe, refuse
 from steelyard.counts._index import index_labels
 from steelyard.samplers import _random as rng
-from steelyard.samplers._base import Plan, ReproducibleSampler, positive_integer
+from steelyard.samplers._base import ReproducibleSampler, positive_integer
+from steelyard.samplers._draws import Plan
 from steelyard.samplers._expected import F64, Expected, by_class
+from steelyard.samplers._members import label_array, narrow
 from steelyard.samplers._random import I64, Stream
-from steelyard.samplers._table import Systematic, Table, as_weights
+from steelyard.samplers._table import Systematic, Table, as_weights, snapshot
 
 __all__ = ["WeightedRandomSampler"]
 
@@ -32,10 +35,10 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     - **Without replacement** rows come at most once: as if drawn one after another from those that are left, and then
       shuffled. A row's chance of being in is then *not* in proportion to its weight; :meth:`expected` tells.
 
-    Memory: 2 bytes a weight at most, beside the weights themselves: a float32 or float64 tensor, or a NumPy memmap on
-    disk, is used where it is, anything else is copied to float64. Without replacement, 8 bytes more for each draw
-    while an epoch lasts. The weights may be changed between epochs (``sampler.weights[i] = ...`` of a tensor is
-    noticed).
+    What the weights are at the start of an epoch counts for all of it; they may be changed meanwhile, and the next
+    epoch sees that. Memory: a copy of the weights (float32 as such, anything else as float64), and 2 bytes a weight at
+    most. A NumPy memmap on disk is not copied, and must stay as it is while an epoch is drawn. ``labels`` take 1 byte a
+    row up to 256 classes, 2 up to 65,536. Without replacement, 8 bytes more for each draw while an epoch lasts.
 
     Args:
         weights: One number per row, finite, zero or more, ``(N,)``: a tensor, array, memmap or sequence. They need not
@@ -88,12 +91,18 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
         if systematic and not replacement:
             refuse(name, "systematic", "False without replacement", True, "A row comes at most once there anyway.")
         self.replacement, self.systematic = replacement, systematic
-        self._labels = None if labels is None else index_labels(labels, function=name)
+        self._labels = None
+        if labels is not None:
+            distinct, index = index_labels(labels, function=name)
+            self._labels = distinct, narrow(index, len(distinct))
         self._take(weights)
 
     def _take(self, weights: Any) -> None:
         name = type(self).__name__
-        array = as_weights(name, weights)
+        given = _held(weights)
+        array = as_weights(name, given)
+        if not isinstance(given, np.memmap):
+            array = snapshot(array)
         if self._labels is not None and len(array) != len(self._labels[1]):
             index = self._labels[1]
             hint = ""
@@ -109,19 +118,14 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
                 hint = f"{self.num_replicas} ranks get equally many draws, {drawn} together."
             rule = f"at most {most} without replacement, as {table.positive} rows have a weight above zero"
             refuse(name, "num_samples", rule, self.num_samples, hint)
-        self._given = (
-            weights
-            if isinstance(weights, torch.Tensor)
-            else torch.from_numpy(array)
-            if array.flags.writeable
-            else array
-        )
-        self._version = getattr(self._given, "_version", 0)
-        self._table = table
+        self._given, self._snapshot, self._table = given, array, table
 
     @property
     def weights(self) -> Any:
-        """The weights in use: the tensor or memmap that was given, or a copy of what was. New ones may be assigned."""
+        """The weights: the tensor, array or memmap that was given, a float64 tensor of anything else.
+
+        What is written to them counts from the next epoch on. New ones may be assigned, too.
+        """
         return self._given
 
     @weights.setter
@@ -131,15 +135,40 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     @property
     def labels(self) -> Any:
         """The class of each row as an array, or None where the sampler was not told."""
-        return None if self._labels is None else np.asarray(self._labels[0])[self._labels[1]]
+        return None if self._labels is None else label_array(self._labels[0])[self._labels[1]]
 
     @property
     def nbytes(self) -> int:
         """Memory beside the weights, in bytes."""
         return self._table.nbytes
 
+    def _unchanged(self) -> bool:
+        """Whether the weights are what they were: there are ways to write to them of which nothing tells."""
+        if isinstance(self._given, np.memmap):
+            return self._table.same_weights()
+        held = self._snapshot
+        now = as_weights(type(self).__name__, self._given)
+        return now.dtype == held.dtype and now.shape == held.shape and bool(np.array_equal(now, held))
+
+    _data_may_change = True
+
+    def _options(self) -> dict[str, Any]:
+        return {"replacement": self.replacement, "systematic": self.systematic, "rows": self._table.n}
+
+    def _data(self) -> int:
+        return self._table.fingerprint()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_table"], state["_snapshot"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._take(self._given)
+
     def _plan(self, seed: int, epoch: int, end: int) -> Plan:
-        if getattr(self._given, "_version", 0) != self._version:  # written to since the sums were made
+        if not self._unchanged():
             self._take(self._given)
         if not self.replacement:
             drawn = max(end, self.num_samples)
@@ -170,13 +199,20 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
         """
         w, draws = self._table.weights, float(self.num_samples)
         largest = float(w.max())  # so that no sum overflows
-        total = sum(float(np.sum(w[at : at + 2**20] / largest, dtype=np.float64)) for at in range(0, len(w), 2**20))
+
+        def relative(part: slice) -> F64:
+            found: F64 = w[part].astype(np.float64) / largest
+            return found
+
+        parts = [slice(start, start + 2**20) for start in range(0, len(w), 2**20)]
         if not self.replacement:
-            time = _time_of(w, largest, self.num_samples)
-            return by_class(self._labels, len(w), lambda part: -np.expm1(-time * (w[part] / largest)), lambda p: p)
+            everything = self.num_samples >= self._table.positive
+            time = math.inf if everything else _time_of(relative, parts, self.num_samples)
+            return by_class(self._labels, len(w), lambda part: _held_by(relative(part), time), lambda p: p)
+        total = sum(float(relative(part).sum()) for part in parts)
 
         def mean(part: slice) -> F64:
-            result: F64 = draws * ((w[part] / largest).astype(np.float64) / total)
+            result: F64 = draws * (relative(part) / total)
             return result
 
         if self.systematic:
@@ -187,23 +223,35 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
             )
 
 
-def _time_of(w: np.ndarray, largest: float, wanted: int) -> float:
-    """The t with Σ 1 − e^(−w·t/largest) = wanted, by halving: the sum grows with t."""
-    positive = int((w > 0).sum())
-    if wanted >= positive:
-        return math.inf if positive == len(w) else 1e300
-    low, high = 0.0, 1.0
+def _held(weights: Any) -> Any:
+    """What the sampler shows as its weights."""
+    if isinstance(weights, torch.Tensor | np.ndarray):
+        return weights
+    return torch.from_numpy(as_weights("WeightedRandomSampler", weights))
 
-    def held(time: float) -> float:
-        parts = (w[at : at + 2**20] for at in range(0, len(w), 2**20))
-        return sum(float(-np.expm1(-time * (part / largest).astype(np.float64)).sum()) for part in parts)
 
-    while held(high) < wanted:
-        low, high = high, 4 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if held(middle) < wanted else (low, middle)
-    return high
+def _held_by(w: F64, time: float) -> F64:
+    """The chance of each row to have arrived by a time."""
+    if time == math.inf:
+        return (w > 0).astype(np.float64)
+    found: F64 = -np.expm1(-time * w)
+    return found
+
+
+def _time_of(relative: Callable[[slice], F64], parts: Sequence[slice], wanted: int) -> float:
+    """The t with Σ 1 − e^(−w·t) = wanted, by Newton's steps from below: the sum is concave, so none goes too far."""
+    time = wanted / sum(float(relative(part).sum()) for part in parts)
+    for _ in range(200):
+        held = slope = 0.0
+        for part in parts:
+            w = relative(part)
+            held += float(_held_by(w, time).sum())
+            slope += float((w * np.exp(-time * w)).sum())
+        step = (wanted - held) / slope if slope > 0 else 0.0
+        time += step
+        if step <= 1e-9 * time:
+            break
+    return time
 
 
 class _Independent:
