@@ -245,6 +245,13 @@ def test_classes_and_rows_take_turns_over_batches_and_epochs(together: int, each
                 assert times.max() - times.min() <= 1
 
 
+def test_batches_on_top_for_ranks_are_none_of_another_epoch() -> None:
+    parts = [list(BalancedBatchSampler(LABELS, 2, 3, num_batches=5, num_replicas=4, rank=r, seed=0)) for r in range(4)]
+    on_top = [parts[rank][1] for rank in (1, 2, 3)]
+    alone = BalancedBatchSampler(LABELS, 2, 3, num_batches=5, seed=0)
+    assert not any(rows in on_top for _ in range(3) for rows in alone)
+
+
 def test_classes_come_together_in_all_ways() -> None:
     sampler = BalancedBatchSampler(np.arange(5), 2, 1, num_batches=4000, seed=0)
     pairs = Counter(tuple(sorted(rows)) for rows in sampler)
@@ -314,6 +321,7 @@ FACTORS = {
     "mixed": ([["a"]] * 90 + [["a", "b"]] * 9 + [["b", "c"]] + [[]], 0.4),
     "a sum just above a whole number": ([["a"]] * 92 + [["b"]] * 8, 0.0833),
     "whole factors": ([["a"]] * 84 + [["b"]] * 16, 0.64),
+    "a factor that rounding leaves below a whole number": ([["a"]] * 74 + [["b"]] * 1, 0.12),
     "nothing is rare": ([["a"]] * 5, 0.5),
     "one item": ([["a"]], 1.0),
     "all fractions": ([[i % 7] for i in range(100)], 0.35),

@@ -261,6 +261,10 @@ def test_set_epoch_of_the_loaded_epoch_keeps_its_position(make: Make) -> None:
     fresh.load_state_dict(sampler.state_dict())
     fresh.set_epoch(1)
     assert list(fresh) == epoch_of(make, 1, seed=3)
+    next(iter(fresh))
+    fresh.load_state_dict(sampler.state_dict())  # amid another epoch
+    assert fresh.state_dict() == sampler.state_dict()
+    assert list(fresh) == epoch_of(make, 0, seed=3)[9:]
 
 
 @kinds

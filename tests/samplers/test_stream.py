@@ -100,6 +100,14 @@ def test_a_class_that_has_become_frequent_sets_the_scale() -> None:
     assert tail["a"] < tail["z"], "the shares are made up for what has come so far"
 
 
+def test_the_scale_is_looked_for_where_the_class_that_set_it_stays_away() -> None:
+    stream = [("a", 0)] * 5000 + [("b", 0)] * 3000 + [("z", 0)] * 1000
+    rebalanced = RebalancedStream(stream, 0, min_ratio=0.1)
+    list(rebalanced)
+    assert rebalanced._at_work is not None
+    assert rebalanced._at_work.neediest == "z"
+
+
 def test_expected_knows_what_is_too_rare() -> None:
     from steelyard import ClassCounts
 

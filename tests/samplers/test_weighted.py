@@ -235,10 +235,12 @@ def test_weights_of_inference_mode_and_arrays_that_are_read_only() -> None:
 def test_a_pickle_holds_no_table_and_draws_the_same() -> None:
     weights = torch.rand(100_000)
     sampler = WeightedRandomSampler(weights, 50, labels=[0, "a"] * 50_000, seed=0)
+    rows = iter(sampler)
+    next(rows)
     stored = pickle.dumps(sampler)
     assert len(stored) < 4 * 100_000 + 100_000 + 20_000
     copy = pickle.loads(stored)
-    assert list(copy) == list(sampler)
+    assert list(copy) == list(rows)
     assert copy.labels.tolist()[:2] == [0, "a"]
 
 

@@ -2,7 +2,7 @@
 
 ``_random`` numbers by position and permutations that need no memory; ``_table`` weights made ready; ``_draws`` one pass
 through an epoch; ``_base`` epochs, ranks and state. On them stand the samplers, each a plan for an epoch:
-``draw(first, step, count)`` rows by position.
+``draw(first, step, count)`` rows by position. ``_device`` is the table of weights that live on an accelerator.
 """
 
 from __future__ import annotations

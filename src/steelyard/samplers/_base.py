@@ -12,9 +12,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from steelyard._errors import describe, refuse
 from steelyard._values import integer
-from steelyard.samplers._draws import Draws, Plan, Start
+from steelyard.samplers._draws import Draws, Plan, Rows, Start
 from steelyard.samplers._expected import Expected
-from steelyard.samplers._random import I64
 
 __all__ = ["ReproducibleSampler", "positive_integer"]
 
@@ -84,7 +83,7 @@ class ReproducibleSampler(DistributedSampler[T]):
     def _plan(self, seed: int, epoch: int, end: int) -> Plan:
         """The draws of an epoch; all positions that ranks will ask for are below ``end``."""
 
-    def _items(self, rows: I64) -> list[T]:
+    def _items(self, rows: Rows) -> list[T]:
         """Drawn rows as an iterator gives them."""
         items: list[T] = rows.tolist()
         return items
@@ -130,7 +129,8 @@ class ReproducibleSampler(DistributedSampler[T]):
 
         Faster than iterating. It counts as an epoch: the next one differs.
         """
-        return torch.from_numpy(Draws(self).rest())
+        rows = Draws(self).rest()
+        return rows if isinstance(rows, torch.Tensor) else torch.from_numpy(rows)
 
     def __repr__(self) -> str:
         ranks = "" if self.num_replicas == 1 else f", rank={self.rank} of {self.num_replicas}"

@@ -6,24 +6,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-
-from steelyard.samplers._random import I64
+import torch
 
 if TYPE_CHECKING:
     from steelyard.samplers._base import ReproducibleSampler
 
-__all__ = ["Draws", "Plan", "Start"]
+__all__ = ["Draws", "Plan", "Rows", "Start"]
 
 T = TypeVar("T", covariant=True)
+Rows = Any
+"""int64 row numbers: an array, or a tensor of the device where they were drawn."""
 
 
 class Plan(Protocol):
     """One epoch, ready to be drawn from by position."""
 
-    def draw(self, first: int, step: int, count: int) -> I64:
+    def draw(self, first: int, step: int, count: int) -> Rows:
         """Rows of the positions first, first + step, ..., all below the epoch's number of draws."""
 
-    def extra(self, first: int, step: int, count: int) -> I64:
+    def extra(self, first: int, step: int, count: int) -> Rows:
         """Rows of positions beyond it, where ranks could not share it out evenly."""
 
 
@@ -76,7 +77,7 @@ class Draws(Iterator[T]):
         """How far it is now."""
         return self.after(self.given)
 
-    def _rows(self, done: int, count: int) -> I64:
+    def _rows(self, done: int, count: int) -> Rows:
         sampler = self.sampler
         if self._start is None:
             self._start = sampler._begin(self)
@@ -89,7 +90,8 @@ class Draws(Iterator[T]):
         rows = self._plan.draw(first, step, regular)
         if regular == count:
             return rows
-        return np.concatenate([rows, self._plan.extra(first + regular * step, step, count - regular)])
+        more = self._plan.extra(first + regular * step, step, count - regular)
+        return torch.cat([rows, more]) if isinstance(rows, torch.Tensor) else np.concatenate([rows, more])
 
     def __iter__(self) -> Draws[T]:
         return self
@@ -113,8 +115,8 @@ class Draws(Iterator[T]):
         self._items = iter(self._block)
         return next(self._items)
 
-    def rest(self) -> I64:
-        """All that is left, as an array."""
+    def rest(self) -> Rows:
+        """All that is left, at once."""
         rows = self._rows(self._done, self.count - self._done)
         self._done, self._plan, self.finished = self.count, None, True
         return rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from steelyard.counts._table import ROWS_SHOWN
 
-__all__ = ["Expected", "by_class"]
+__all__ = ["F64", "Expected", "by_class", "held_by", "time_of"]
 
 F64 = NDArray[np.float64]
 
@@ -88,3 +89,27 @@ def by_class(
         draws=tuple(draws[held].tolist()),
         coverage=tuple((seen[held] / counts[held]).tolist()),
     )
+
+
+def held_by(w: F64, time: float) -> F64:
+    """The chance of each row to have arrived by a time."""
+    if time == math.inf:
+        return (w > 0).astype(np.float64)
+    found: F64 = -np.expm1(-time * w)
+    return found
+
+
+def time_of(relative: Callable[[slice], F64], parts: Sequence[slice], wanted: int) -> float:
+    """The t with Σ 1 − e^(−w·t) = wanted, by Newton's steps from below: the sum is concave, so none goes too far."""
+    time = wanted / sum(float(relative(part).sum()) for part in parts)
+    for _ in range(200):
+        held = slope = 0.0
+        for part in parts:
+            w = relative(part)
+            held += float(held_by(w, time).sum())
+            slope += float((w * np.exp(-time * w)).sum())
+        step = (wanted - held) / slope if slope > 0 else 0.0
+        time += step
+        if step <= 1e-9 * time:
+            break
+    return time

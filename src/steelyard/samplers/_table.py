@@ -24,26 +24,32 @@ from steelyard.ops import cpu
 from steelyard.samplers import _random as rng
 from steelyard.samplers._random import I64, U64, Stream
 
-__all__ = ["Table", "as_weights", "snapshot"]
+__all__ = ["BITS", "BLOCK", "RULE", "Table", "as_tensor", "as_weights", "snapshot"]
 
-_BLOCK = 8
-_BITS = 62
-_RULE = "one finite number of zero or more per row, (N,)"
+BLOCK = 8
+BITS = 62
+RULE = "one finite number of zero or more per row, (N,)"
+
+
+def as_tensor(function: str, weights: torch.Tensor) -> torch.Tensor:
+    """Weights as a float32 or float64 tensor where they are, their own memory where it holds such numbers in a row."""
+    if weights.is_complex() or weights.dtype == torch.bool:
+        refuse(function, "weights", RULE, weights, error=TypeError)
+    if weights.dim() != 1:
+        refuse(function, "weights", RULE, f"shape {tuple(weights.shape)}")
+    tensor = weights.detach()
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.double()
+    return tensor.contiguous()
 
 
 def as_weights(function: str, weights: Any) -> NDArray:
     """Weights as a float32 or float64 array, their own memory where it holds such numbers side by side."""
     if isinstance(weights, torch.Tensor):
-        tensor = weights.detach()
-        if tensor.is_complex() or tensor.dtype == torch.bool:
-            refuse(function, "weights", _RULE, weights, error=TypeError)
-        tensor = tensor.cpu()
-        if tensor.dtype not in (torch.float32, torch.float64):
-            tensor = tensor.double()
-        array: NDArray = tensor.contiguous().numpy()
+        array: NDArray = as_tensor(function, weights).cpu().numpy()
     elif isinstance(weights, np.ndarray):
         if weights.dtype.kind not in "iuf":
-            refuse(function, "weights", _RULE, weights, error=TypeError)
+            refuse(function, "weights", RULE, weights, error=TypeError)
         kept = weights.dtype in (np.float32, np.float64) and weights.dtype.isnative
         array = np.ascontiguousarray(weights if kept else weights.astype(np.float64))
     else:
@@ -55,9 +61,9 @@ def as_weights(function: str, weights: Any) -> NDArray:
                 raise TypeError
             array = array.astype(np.float64)
         except (TypeError, ValueError):
-            refuse(function, "weights", _RULE, describe(weights), error=TypeError)
+            refuse(function, "weights", RULE, describe(weights), error=TypeError)
     if array.ndim != 1:
-        refuse(function, "weights", _RULE, f"shape {tuple(array.shape)}")
+        refuse(function, "weights", RULE, f"shape {tuple(array.shape)}")
     if len(array) == 0:
         refuse(function, "weights", "one number per row, at least one", "none")
     return array
@@ -83,7 +89,7 @@ class Table:
         self.native = cpu.ready()
         bad, self.positive, largest = self._survey()
         if bad >= 0:
-            refuse(function, "weights", _RULE, f"{float(weights[bad]):g} at position {bad}")
+            refuse(function, "weights", RULE, f"{float(weights[bad]):g} at position {bad}")
         if self.positive == 0:
             refuse(function, "weights", "above zero for one row at least", f"{self.n} zeros")
         self.rescaled = not 2.0**-900 < largest < 2.0**900
@@ -93,8 +99,8 @@ class Table:
             self.weights, largest = scaled, float(scaled.max())
         # First a scale under which n times the largest weight fits; the exact sum under it then shows how many bits
         # are left over.
-        self._scale(_BITS - max(self.n - 1, 0).bit_length() - math.frexp(largest)[1])
-        self._scale(self.exponent + _BITS - (self._cut_off_sum() + self.n).bit_length())
+        self._scale(BITS - max(self.n - 1, 0).bit_length() - math.frexp(largest)[1])
+        self._scale(self.exponent + BITS - (self._cut_off_sum() + self.n).bit_length())
         self.starts = self._starts()
         self.total = int(self.starts[-1])
         self._fingerprint: int | None = None
@@ -104,7 +110,7 @@ class Table:
     def fingerprint(self) -> int:
         """A number that other weights hardly have: of the sums of blocks, the same with and without the extension."""
         if self._fingerprint is None:
-            starts = self.starts if self.native else np.append(self.starts[:-1:_BLOCK], self.starts[-1])
+            starts = self.starts if self.native else np.append(self.starts[:-1:BLOCK], self.starts[-1])
             self._fingerprint = zlib.crc32(np.ascontiguousarray(starts).data)
         return self._fingerprint
 
@@ -157,7 +163,7 @@ class Table:
 
     @property
     def _blocks(self) -> int:
-        return -(-self.n // _BLOCK)
+        return -(-self.n // BLOCK)
 
     def _cells(self, starts: U64) -> tuple[NDArray[np.uint32], int]:
         """For each of about as many equal stretches of units as there are blocks, the block where it begins."""
@@ -167,6 +173,11 @@ class Table:
         cells = np.empty(count + 1, np.uint32)
         cpu.kernels.fill_cells(starts.ctypes.data, self._blocks, shift, cells.ctypes.data, count, cpu.threads())
         return cells, shift
+
+    def part(self, rows: slice) -> NDArray[np.float64]:
+        """Some of the weights."""
+        found: NDArray[np.float64] = self.weights[rows].astype(np.float64)
+        return found
 
     def same_weights(self) -> bool:
         """Whether the sums still are those of the weights, which may lie in a file that somebody writes to."""
@@ -191,6 +202,15 @@ class Table:
 
     def _row_of(self, units: U64) -> I64:
         return np.searchsorted(self.starts, units, side="right") - 1
+
+    def permuted(self, first: int, step: int, count: int, n: int, key: int) -> I64:
+        """Where a permutation of ``[0, n)`` takes the positions first, first + step, ..."""
+        return rng.permute(first + step * np.arange(count), n, key)
+
+    @staticmethod
+    def without(rows: I64, others: I64) -> I64:
+        """Different rows but for some of them."""
+        return np.setdiff1d(rows, others, assume_unique=True)
 
     def systematic(self, seed: int, epoch: int, total: int) -> Systematic:
         """An epoch of ``total`` draws in which row i comes ⌊total·p_i⌋ or ⌈total·p_i⌉ times."""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from steelyard._errors import describe, refuse
 from steelyard.counts._index import index_labels
-from steelyard.samplers import _random as rng
 from steelyard.samplers._base import ReproducibleSampler, positive_integer
+from steelyard.samplers._device import DeviceTable
 from steelyard.samplers._draws import Plan
-from steelyard.samplers._expected import F64, Expected, by_class
+from steelyard.samplers._expected import F64, Expected, by_class, held_by, time_of
 from steelyard.samplers._members import label_array, narrow
-from steelyard.samplers._random import I64, Stream
-from steelyard.samplers._table import Systematic, Table, as_weights, snapshot
+from steelyard.samplers._plans import Independent, Quotas, Race
+from steelyard.samplers._table import Table, as_tensor, as_weights, snapshot
 
 __all__ = ["WeightedRandomSampler"]
 
@@ -39,6 +39,9 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     epoch sees that. Memory: a copy of the weights (float32 as such, anything else as float64), and 2 bytes a weight at
     most. A NumPy memmap on disk is not copied, and must stay as it is while an epoch is drawn. ``labels`` take 1 byte a
     row up to 256 classes, 2 up to 65,536. Without replacement, 8 bytes more for each draw while an epoch lasts.
+
+    Weights on a CUDA device stay there, with 16 bytes each beside them, and :meth:`indices` gives a tensor of that
+    device: the same rows. They are looked at once when an epoch begins; no draw waits for the device.
 
     Args:
         weights: One number per row, finite, zero or more, ``(N,)``: a tensor, array, memmap or sequence. They need not
@@ -100,16 +103,16 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     def _take(self, weights: Any) -> None:
         name = type(self).__name__
         given = _held(weights)
-        array = as_weights(name, given)
+        array = self._read(given)
         if not isinstance(given, np.memmap):
-            array = snapshot(array)
+            array = array.clone() if isinstance(array, torch.Tensor) else snapshot(array)
         if self._labels is not None and len(array) != len(self._labels[1]):
             index = self._labels[1]
             hint = ""
             if len(array) == len(np.unique(index)):
                 hint = "These look like weights of classes: pass sample_weights(labels, weight) instead."
             refuse(name, "weights", f"one per row, {len(index)} of them", f"{len(array)}", hint)
-        table = Table(name, array)
+        table = DeviceTable(name, array) if isinstance(array, torch.Tensor) else Table(name, array)
         drawn = len(self) * self.num_replicas
         if not self.replacement and drawn > table.positive:
             most = table.positive // self.num_replicas * self.num_replicas
@@ -145,10 +148,21 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     def _unchanged(self) -> bool:
         """Whether the weights are what they were: there are ways to write to them of which nothing tells."""
         if isinstance(self._given, np.memmap):
+            assert isinstance(self._table, Table)
             return self._table.same_weights()
-        held = self._snapshot
-        now = as_weights(type(self).__name__, self._given)
-        return now.dtype == held.dtype and now.shape == held.shape and bool(np.array_equal(now, held))
+        held, now = self._snapshot, self._read(self._given)
+        if now.dtype != held.dtype or now.shape != held.shape:
+            return False
+        if isinstance(now, torch.Tensor) and isinstance(held, torch.Tensor):
+            return torch.equal(now, held)
+        return bool(np.array_equal(now, held))
+
+    def _read(self, weights: Any) -> NDArray | torch.Tensor:
+        """The weights as they are now; those of an accelerator stay there."""
+        name = type(self).__name__
+        if isinstance(weights, torch.Tensor) and _draws_itself(weights) and len(weights):
+            return as_tensor(name, weights)
+        return as_weights(name, weights)
 
     _data_may_change = True
 
@@ -177,10 +191,10 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
                 refuse(
                     type(self).__name__, "num_samples", f"such that an epoch takes at most {left}", f"{drawn} in all"
                 )
-            return _Race(self._table, seed, epoch, self.num_samples, drawn)
+            return Race(self._table, seed, epoch, self.num_samples, drawn)
         if self.systematic:
-            return _Quotas(self._table, seed, epoch, self.num_samples)
-        return _Independent(self._table, seed, epoch)
+            return Quotas(self._table, seed, epoch, self.num_samples)
+        return Independent(self._table, seed, epoch)
 
     def expected(self) -> Expected:
         """Coverage and repeats of an epoch by class, or over all rows where ``labels`` were not given.
@@ -197,18 +211,18 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
             1         1          1.00%          50.00%    100.00%           50
             100 draws an epoch
         """
-        w, draws = self._table.weights, float(self.num_samples)
-        largest = float(w.max())  # so that no sum overflows
+        table, draws = self._table, float(self.num_samples)
+        largest = float(table.weights.max())  # so that no sum overflows
 
         def relative(part: slice) -> F64:
-            found: F64 = w[part].astype(np.float64) / largest
+            found: F64 = table.part(part) / largest
             return found
 
-        parts = [slice(start, start + 2**20) for start in range(0, len(w), 2**20)]
+        parts = [slice(start, start + 2**20) for start in range(0, table.n, 2**20)]
         if not self.replacement:
             everything = self.num_samples >= self._table.positive
-            time = math.inf if everything else _time_of(relative, parts, self.num_samples)
-            return by_class(self._labels, len(w), lambda part: _held_by(relative(part), time), lambda p: p)
+            time = math.inf if everything else time_of(relative, parts, self.num_samples)
+            return by_class(self._labels, table.n, lambda part: held_by(relative(part), time), lambda p: p)
         total = sum(float(relative(part).sum()) for part in parts)
 
         def mean(part: slice) -> F64:
@@ -216,11 +230,16 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
             return result
 
         if self.systematic:
-            return by_class(self._labels, len(w), mean, lambda m: np.minimum(m, 1.0))
+            return by_class(self._labels, table.n, mean, lambda m: np.minimum(m, 1.0))
         with np.errstate(divide="ignore"):  # a row that is drawn every time
             return by_class(
-                self._labels, len(w), mean, lambda m: -np.expm1(draws * np.log1p(-np.minimum(m / draws, 1.0)))
+                self._labels, table.n, mean, lambda m: -np.expm1(draws * np.log1p(-np.minimum(m / draws, 1.0)))
             )
+
+
+def _draws_itself(weights: torch.Tensor) -> bool:
+    """Whether the device of the weights has what it takes to draw from them: 64-bit numbers, and speed."""
+    return weights.is_cuda
 
 
 def _held(weights: Any) -> Any:
@@ -228,61 +247,3 @@ def _held(weights: Any) -> Any:
     if isinstance(weights, torch.Tensor | np.ndarray):
         return weights
     return torch.from_numpy(as_weights("WeightedRandomSampler", weights))
-
-
-def _held_by(w: F64, time: float) -> F64:
-    """The chance of each row to have arrived by a time."""
-    if time == math.inf:
-        return (w > 0).astype(np.float64)
-    found: F64 = -np.expm1(-time * w)
-    return found
-
-
-def _time_of(relative: Callable[[slice], F64], parts: Sequence[slice], wanted: int) -> float:
-    """The t with Σ 1 − e^(−w·t) = wanted, by Newton's steps from below: the sum is concave, so none goes too far."""
-    time = wanted / sum(float(relative(part).sum()) for part in parts)
-    for _ in range(200):
-        held = slope = 0.0
-        for part in parts:
-            w = relative(part)
-            held += float(_held_by(w, time).sum())
-            slope += float((w * np.exp(-time * w)).sum())
-        step = (wanted - held) / slope if slope > 0 else 0.0
-        time += step
-        if step <= 1e-9 * time:
-            break
-    return time
-
-
-class _Independent:
-    def __init__(self, table: Table, seed: int, epoch: int) -> None:
-        self.table, self.seed, self.epoch = table, seed, epoch
-
-    def draw(self, first: int, step: int, count: int) -> I64:
-        return self.table.independent(self.seed, self.epoch, first, step, count)
-
-    extra = draw
-
-
-class _Quotas:
-    def __init__(self, table: Table, seed: int, epoch: int, total: int) -> None:
-        self.systematic: Systematic = table.systematic(seed, epoch, total)
-        self.draw = self.systematic.draw
-        self.extra = _Independent(table, seed, epoch).draw  # beyond all quotas
-
-
-class _Race:
-    """The winners, in an order of chance; the few that ranks need on top are those that came in next."""
-
-    def __init__(self, table: Table, seed: int, epoch: int, wanted: int, drawn: int) -> None:
-        self.rows = table.race(seed, epoch, wanted)
-        self.wanted, self.key = wanted, rng.number(seed, epoch, Stream.PERMUTATION, 0)
-        self.others = np.empty(0, np.int64)
-        if drawn > wanted:
-            self.others = np.setdiff1d(table.race(seed, epoch, drawn), self.rows, assume_unique=True)
-
-    def draw(self, first: int, step: int, count: int) -> I64:
-        return self.rows[rng.permute(first + step * np.arange(count), self.wanted, self.key)]
-
-    def extra(self, first: int, step: int, count: int) -> I64:
-        return self.others[first - self.wanted + step * np.arange(count)]
