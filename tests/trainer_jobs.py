@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import steelyard
 
@@ -50,7 +52,8 @@ class Net(nn.Module):
         self.layer = nn.Linear(FEATURES, CLASSES, dtype=torch.float64)
         self.answer = answer
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        assert labels is None  # the Trainer knows by this argument what the labels are called
         logits = self.layer(x)
         return {"dict": {"logits": logits}, "tuple": (logits, x), "tensor": logits}[self.answer]
 
@@ -71,10 +74,12 @@ def rows_in_step(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing:
     return each.sum() / mass.sum()
 
 
-def wanted(data: Rows, steps: tuple[int, ...], clip: float = 0.0) -> tuple[Tensor, list[float]]:
+def wanted(
+    data: Rows, steps: tuple[int, ...], clip: float = 0.0, rate: float = RATE
+) -> tuple[Tensor, list[float]]:
     """Parameters after steps of these many rows each, and the loss of each step."""
     net, said = Net(), []
-    optimizer = torch.optim.SGD(net.parameters(), RATE)
+    optimizer = torch.optim.SGD(net.parameters(), rate)
     for x, y, v in zip(*(part.split(steps) for part in (data.x, data.labels, data.row_weight)), strict=True):
         value = rows_in_step(net.layer(x), y, v if data.weighted else None)
         if not value.isnan():  # a step whose labels are all ignored
@@ -106,10 +111,10 @@ def hf_arguments(folder: str, size: int, steps: int, **options: Any) -> Any:
     import transformers
 
     return transformers.TrainingArguments(
-        folder, use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", num_train_epochs=1, logging_steps=1,
+        folder, use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", logging_steps=1,
         per_device_train_batch_size=4 // size, per_device_eval_batch_size=4 // size,
         gradient_accumulation_steps=steps, train_sampling_strategy="sequential", remove_unused_columns=False,
-        **{"max_grad_norm": 0.0, **options},
+        **{"max_grad_norm": 0.0, "num_train_epochs": 1, **options},
     )  # fmt: skip
 
 
@@ -135,15 +140,12 @@ def hf_run(folder: str, size: int, steps: int, tokens: bool = False, kind: Any =
     net, data = Net(options.pop("answer", "dict")), Rows(tokens, "sample_weight_column" in options)
     sgd = torch.optim.SGD(net.parameters(), RATE)
     rate = torch.optim.lr_scheduler.LambdaLR(sgd, lambda _: 1.0)
-    chosen = {name: options.pop(name) for name in ("loss", "sample_weight_column", "shift_labels") if name in options}
-    if kind is None:
-        kind, chosen = hugging_face.Trainer, {"loss": loss(), **chosen}
-    given = {name: options.pop(name) for name in ("eval_dataset",) if name in options}
+    chosen = {name: options.pop(name) for name in ("loss", "sample_weight_column") if name in options}
+    if kind is None or issubclass(kind, hugging_face.ExactMean):
+        kind, chosen = kind or hugging_face.Trainer, {"loss": loss(), **chosen}
     arguments = hf_arguments(folder, size, steps, **options)
-    trainer = kind(net, arguments, train_dataset=data, optimizers=(sgd, rate), **chosen, **given)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        trainer.train()
+    trainer = kind(net, arguments, train_dataset=data, optimizers=(sgd, rate), **chosen)
+    trainer.train()
     return flat(net), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], trainer
 
 
@@ -159,10 +161,212 @@ HF_CASES: dict[str, dict[str, Any]] = {
 
 def hf_cases(rank: int, size: int, folder: str) -> dict[Any, Any]:
     """Each case with one and three micro-batches per step, and the plain way."""
-    join(rank, size)
     found = {}
     for steps in BLOCKS:
         for name, options in HF_CASES.items():
             found[name, steps] = hf_run(folder, size, steps, **options)[:2]
         found["plain", steps] = hf_run(folder, size, steps, kind=plain_trainer())[:2]
+    return found
+
+
+class Few(Dataset[dict[str, Tensor]]):
+    """The first of some rows."""
+
+    def __init__(self, data: Rows, count: int) -> None:
+        self.data, self.count = data, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        if i >= self.count:
+            raise IndexError
+        return self.data[i]
+
+
+def hf_evaluation(rank: int, size: int, folder: str) -> list[tuple[dict[str, float], float]]:
+    """What is said of sets whose last batches are not full, and the loss of PyTorch for all of their rows."""
+    from steelyard.trainers import hugging_face
+
+    found = []
+    for tokens, weighted, count in ((False, False, 32), (True, True, 29), (False, False, 13), (True, True, 17)):
+        data, net = Rows(tokens, weighted), Net("tuple")
+        column = {"sample_weight_column": "row_weight"} if weighted else {}
+        trainer = hugging_face.Trainer(net, hf_arguments(folder, size, 1), loss=loss(), **column)
+        output = trainer.predict(Few(data, count))
+        rows = data.row_weight[:count] if weighted else None
+        assert output.predictions[0].shape == (*data.x.shape[:-1], CLASSES) if count == ROWS else True
+        true = rows_in_step(net.layer(data.x[:count]), data.labels[:count], rows).item()
+        found.append((output.metrics["test_loss"], true))
+    return found
+
+
+def hf_sampled(rank: int, size: int, folder: str) -> list[list[int]]:
+    """The rows of two epochs that a Trainer with a sampler of its own has trained on, on this rank."""
+    from steelyard.samplers import WeightedRandomSampler
+    from steelyard.trainers import hugging_face
+
+    seen: list[Tensor] = []
+
+    class Sampled(hugging_face.Trainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return WeightedRandomSampler(torch.arange(32) + 1.0, 24, num_replicas=1, rank=0, seed=3)
+
+        def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+            batches, items = super().get_batch_samples(*args, **kwargs)
+            seen.extend(batch["x"] for batch in batches)
+            return batches, items
+
+    hf_run(folder, size, 3, kind=Sampled, num_train_epochs=2)
+    return [[row_of(x) for x in batch] for batch in seen]
+
+
+def row_of(x: Tensor) -> int:
+    return int((Rows().x == x).all(1).nonzero())
+
+
+# -------------------------------------------------------------------------------- Accelerate
+
+
+def accelerate_sampled(**who: int) -> dict[str, list[Any]]:
+    """The rows that loaders with samplers of this library give to this rank, after Accelerate has prepared them."""
+    from accelerate import Accelerator
+
+    from steelyard.samplers import BalancedBatchSampler, ClassBalancedSampler, WeightedRandomSampler
+
+    labels = [0] * 50 + [1] * 14
+    makers = {
+        "weighted": {"sampler": WeightedRandomSampler(torch.arange(64) + 1.0, 24, seed=3, **who), "batch_size": 4},
+        "class": {"sampler": ClassBalancedSampler(labels, 24, seed=3, **who), "batch_size": 4},
+        "batches": {"batch_sampler": BalancedBatchSampler(labels, 2, 2, num_batches=6, seed=3, **who)},
+    }
+    found = {}
+    for name, how in makers.items():
+        loader = Accelerator(cpu=True).prepare(DataLoader(torch.arange(64), **how))
+        found[name] = [[batch.tolist() for batch in loader] for _ in range(2)]
+    return found
+
+
+def accelerate_run(rank: int, size: int, steps: int) -> Tensor:
+    """The recipe of docs/scale.md."""
+    from accelerate import Accelerator
+
+    from steelyard.distributed import loss_denominator
+
+    accelerator, net, criterion = Accelerator(cpu=True), Net(), loss()
+    model, optimizer, loader = accelerator.prepare(
+        net, torch.optim.SGD(net.parameters(), RATE), DataLoader(Rows(), 4 // size)
+    )
+    batches = iter(loader)
+    while step := list(itertools.islice(batches, steps)):
+        denominator = loss_denominator(criterion, [batch["labels"] for batch in step])
+        for batch in step:
+            with contextlib.nullcontext() if batch is step[-1] else accelerator.no_sync(model):
+                accelerator.backward(criterion(model(batch["x"])["logits"], batch["labels"], denominator=denominator))
+        optimizer.step()
+        optimizer.zero_grad()
+    return flat(net)
+
+
+def hugging_face(rank: int, size: int, folder: str) -> dict[str, Any]:
+    """All of the above, in one process."""
+    join(rank, size)
+    return {
+        "cases": hf_cases(rank, size, folder),
+        "evaluation": hf_evaluation(rank, size, folder),
+        "sampled": hf_sampled(rank, size, folder),
+        "accelerate": {steps: accelerate_run(rank, size, steps) for steps in BLOCKS},
+        "one of one": accelerate_sampled(num_replicas=1, rank=0),
+        "by default": accelerate_sampled(),
+    }
+
+
+# -------------------------------------------------------------------------------- Lightning
+
+
+def lightning_module(pl: Any, **options: Any) -> Any:
+    """A module that knows nothing of accumulation: it calls its loss. ``doing`` is what its training step returns."""
+    doing = options.pop("doing", lambda module, value: value)
+    tokens, weighted = options.pop("tokens", False), options.pop("weighted", False)
+    optimizer = options.pop("optimizer", None)
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net()
+            self.loss = options.pop("loss", None) or loss(**options)
+
+        def value(self, batch: Any) -> Tensor:
+            logits = self.net(batch["x"])["logits"].movedim(-1, 1)
+            return self.loss(logits, batch["labels"], sample_weight=batch.get("row_weight"))
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return doing(self, self.value(batch))
+
+        def validation_step(self, batch: Any, _: int) -> None:
+            self.log("val", self.value(batch), batch_size=1)
+
+        def configure_optimizers(self) -> Any:
+            return optimizer(self.parameters()) if optimizer else torch.optim.SGD(self.parameters(), RATE)
+
+        def train_dataloader(self) -> Any:
+            data, size = Rows(tokens, weighted), self.trainer.world_size
+            if size == 1:
+                return DataLoader(data, 4)
+            # In order, which Lightning's own choice is not: rank r has rows r, r + size, ...
+            return DataLoader(data, 4 // size, sampler=DistributedSampler(data, shuffle=False))
+
+    return Module()
+
+
+def lightning_run(
+    size: int, steps: int, pl: Any = None, plain: bool = False, validate: Any = None, callbacks: tuple = (), **options: Any
+) -> tuple[Tensor, list[float], Any]:
+    """Parameters after an epoch, the means that were logged, and the module."""
+    if pl is None:
+        import lightning.pytorch as pl
+    from steelyard.trainers.lightning import ExactMean
+
+    trainer_options = {name: options.pop(name) for name in ("gradient_clip_val", "max_epochs") if name in options}
+    if size > 1:
+        from lightning.fabric.plugins.environments import TorchElasticEnvironment
+
+        trainer_options.update(strategy="ddp", devices=size, plugins=[TorchElasticEnvironment()])
+    module = lightning_module(pl, **options)
+    said: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if not trainer.fit_loop._should_accumulate() and "step_mean" in trainer.callback_metrics:
+                said.append(trainer.callback_metrics["step_mean"].item())
+
+    mean = [] if plain else [ExactMean(log="step_mean")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's own advice on workers and log intervals
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, accumulate_grad_batches=steps, callbacks=[*mean, Watch(), *callbacks],
+            **{"max_epochs": 1, **trainer_options},
+        )  # fmt: skip
+        trainer.fit(module, val_dataloaders=validate)
+    return flat(module.net), said, module
+
+
+LIGHTNING_CASES: dict[str, dict[str, Any]] = {
+    "rows": {},
+    "tokens": {"tokens": True},
+    "row weights": {"tokens": True, "weighted": True},
+    "clipped": {"gradient_clip_val": 0.3},
+    "halved": {"doing": lambda module, value: {"loss": value * 0.5}},
+}
+
+
+def lightning_cases(rank: int, size: int) -> dict[Any, Any]:
+    """Each case with one and three micro-batches per step, and the plain way."""
+    join(rank, size)
+    found = {}
+    for steps in BLOCKS:
+        for name, options in LIGHTNING_CASES.items():
+            found[name, steps] = lightning_run(size, steps, **options)[:2]
+        found["plain", steps] = lightning_run(size, steps, plain=True)[:2]
     return found

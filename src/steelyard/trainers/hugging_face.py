@@ -17,6 +17,7 @@ from steelyard.distributed import loss_denominator
 from steelyard.distributed.denominator import own_denominator
 from steelyard.nn import DeferredReweighting
 from steelyard.nn._base import Loss
+from steelyard.nn.softmax import SoftmaxLoss
 
 try:
     import accelerate as _accelerate  # noqa: F401  (transformers says too late that it is missing)
@@ -86,6 +87,8 @@ class ExactMean(_Base):
                    "Give the loss its label_smoothing.")  # fmt: skip
         _refuse_split_rows(name, getattr(self.accelerator, "parallelism_config", None))
         self.loss = loss.to(self.args.device)
+        self._formula = loss.loss if isinstance(loss, DeferredReweighting) else loss
+        own_denominator(loss, [])  # refuses a loss whose denominator is no rule
         # Before it had `loss_is_scaled_for_ga`, the Trainer went by whether there is a function of the user's.
         self.compute_loss_func = loss
         self.shift_labels = _is_causal(self.model) if shift_labels is None else shift_labels
@@ -102,8 +105,12 @@ class ExactMean(_Base):
         """
         if not isinstance(batch.get("labels"), Tensor):
             refuse(type(self).__name__, "labels", "a tensor in every batch", f"a batch of {', '.join(batch)}",
-                   "Override loss_target where they have another name.")  # fmt: skip
+                   "A model whose forward has no argument 'labels' needs TrainingArguments(label_names=['labels']); for "
+                   "another name, override loss_target.")  # fmt: skip
         labels: Tensor = batch["labels"]
+        if labels.is_floating_point() and labels.dim() > 2 and isinstance(self._formula, SoftmaxLoss):
+            refuse(type(self).__name__, "labels", "class indices, or probabilities of shape (N, C)", labels,
+                   "Override loss_target and loss_input, and move the classes to axis 1.")  # fmt: skip
         return labels[..., 1:] if self.shift_labels else labels
 
     def loss_input(self, outputs: Any, target: Tensor) -> Tensor:
