@@ -18,7 +18,7 @@ CLASSES, FEATURES, RATE = 4, 3, 0.5
 WEIGHT = [0.25, 1.0, 3.0, 7.0]
 ROWS = 32
 BLOCKS = {1: (4, 4, 4, 4, 4, 4, 4, 4), 3: (12, 12, 8)}
-"""Rows of each step, by micro-batches per step: four rows on one process, two on each of two. The last step is short."""
+"""Rows of each step, by micro-batches per step: four rows on one process, two on each of two. The last is short."""
 
 
 class Rows(Dataset[dict[str, Tensor]]):
@@ -74,9 +74,7 @@ def rows_in_step(logits: Tensor, labels: Tensor, rows: Tensor | None, smoothing:
     return each.sum() / mass.sum()
 
 
-def wanted(
-    data: Rows, steps: tuple[int, ...], clip: float = 0.0, rate: float = RATE
-) -> tuple[Tensor, list[float]]:
+def wanted(data: Rows, steps: tuple[int, ...], clip: float = 0.0, rate: float = RATE) -> tuple[Tensor, list[float]]:
     """Parameters after steps of these many rows each, and the loss of each step."""
     net, said = Net(), []
     optimizer = torch.optim.SGD(net.parameters(), rate)
@@ -286,53 +284,66 @@ def hugging_face(rank: int, size: int, folder: str) -> dict[str, Any]:
 
 def lightning_module(pl: Any, **options: Any) -> Any:
     """A module that knows nothing of accumulation: it calls its loss. ``doing`` is what its training step returns."""
-    doing = options.pop("doing", lambda module, value: value)
+    doing = options.pop("doing", lambda module, batch, number: module.value(batch))
     tokens, weighted = options.pop("tokens", False), options.pop("weighted", False)
-    optimizer = options.pop("optimizer", None)
 
     class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = Net()
-            self.loss = options.pop("loss", None) or loss(**options)
+            self.loss = options.get("loss") or loss()
 
         def value(self, batch: Any) -> Tensor:
             logits = self.net(batch["x"])["logits"].movedim(-1, 1)
             return self.loss(logits, batch["labels"], sample_weight=batch.get("row_weight"))
 
-        def training_step(self, batch: Any, _: int) -> Any:
-            return doing(self, self.value(batch))
+        def training_step(self, batch: Any, number: int) -> Any:
+            return doing(self, batch, number)
 
         def validation_step(self, batch: Any, _: int) -> None:
             self.log("val", self.value(batch), batch_size=1)
 
         def configure_optimizers(self) -> Any:
-            return optimizer(self.parameters()) if optimizer else torch.optim.SGD(self.parameters(), RATE)
+            return torch.optim.SGD(self.parameters(), RATE)
 
         def train_dataloader(self) -> Any:
             data, size = Rows(tokens, weighted), self.trainer.world_size
-            if size == 1:
-                return DataLoader(data, 4)
-            # In order, which Lightning's own choice is not: rank r has rows r, r + size, ...
-            return DataLoader(data, 4 // size, sampler=DistributedSampler(data, shuffle=False))
+            return DataLoader(data, 4 // size, sampler=in_order(data, size))
 
     return Module()
 
 
+def in_order(data: Any, size: int) -> Any:
+    """What Lightning's own choice is not: rank r has rows r, r + size, ..."""
+    return DistributedSampler(data, shuffle=False) if size > 1 else None
+
+
+def fit(module: Any, size: int, pl: Any = None, validate: Any = None, **options: Any) -> Any:
+    """One epoch."""
+    if pl is None:
+        import lightning.pytorch as pl
+    if size > 1:
+        from lightning.fabric.plugins.environments import TorchElasticEnvironment
+
+        options.update(strategy="ddp", devices=size, plugins=[TorchElasticEnvironment()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's own advice on workers and log intervals
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, max_epochs=1, **options,
+        )  # fmt: skip
+        trainer.fit(module, val_dataloaders=validate)
+    return trainer
+
+
 def lightning_run(
-    size: int, steps: int, pl: Any = None, plain: bool = False, validate: Any = None, callbacks: tuple = (), **options: Any
+    size: int, steps: int, pl: Any = None, plain: bool = False, validate: Any = None, **options: Any
 ) -> tuple[Tensor, list[float], Any]:
-    """Parameters after an epoch, the means that were logged, and the module."""
+    """Parameters after an epoch, the means that were logged, and the trainer."""
     if pl is None:
         import lightning.pytorch as pl
     from steelyard.trainers.lightning import ExactMean
 
-    trainer_options = {name: options.pop(name) for name in ("gradient_clip_val", "max_epochs") if name in options}
-    if size > 1:
-        from lightning.fabric.plugins.environments import TorchElasticEnvironment
-
-        trainer_options.update(strategy="ddp", devices=size, plugins=[TorchElasticEnvironment()])
-    module = lightning_module(pl, **options)
     said: list[float] = []
 
     class Watch(pl.Callback):
@@ -340,16 +351,12 @@ def lightning_run(
             if not trainer.fit_loop._should_accumulate() and "step_mean" in trainer.callback_metrics:
                 said.append(trainer.callback_metrics["step_mean"].item())
 
-    mean = [] if plain else [ExactMean(log="step_mean")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's own advice on workers and log intervals
-        trainer = pl.Trainer(
-            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, accumulate_grad_batches=steps, callbacks=[*mean, Watch(), *callbacks],
-            **{"max_epochs": 1, **trainer_options},
-        )  # fmt: skip
-        trainer.fit(module, val_dataloaders=validate)
-    return flat(module.net), said, module
+    callbacks = [] if plain else [ExactMean(options.pop("name", None), log="step_mean")]
+    clip = options.pop("gradient_clip_val", None)
+    module = lightning_module(pl, **options)
+    trainer = fit(module, size, pl, validate, accumulate_grad_batches=steps, gradient_clip_val=clip,
+                  callbacks=[*callbacks, Watch()])  # fmt: skip
+    return flat(module.net), said, trainer
 
 
 LIGHTNING_CASES: dict[str, dict[str, Any]] = {
@@ -357,14 +364,45 @@ LIGHTNING_CASES: dict[str, dict[str, Any]] = {
     "tokens": {"tokens": True},
     "row weights": {"tokens": True, "weighted": True},
     "clipped": {"gradient_clip_val": 0.3},
-    "halved": {"doing": lambda module, value: {"loss": value * 0.5}},
+    "halved": {"doing": lambda module, batch, _: {"loss": module.value(batch) * 0.5}},
 }
 
 
+def lightning_by_hand(size: int) -> Tensor:
+    """The manual step of docs/scale.md: a loader gives the rows of a whole step, which are trained on in parts."""
+    import lightning.pytorch as pl
+
+    from steelyard.distributed import loss_denominator
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.net, self.loss = Net(), loss()
+
+        def training_step(self, batch: Any, _: int) -> None:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            denominator = loss_denominator(self.loss, batch["labels"])
+            for x, y in zip(batch["x"].split(4), batch["labels"].split(4), strict=True):
+                self.manual_backward(self.loss(self.net(x)["logits"], y, denominator=denominator))
+            optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), RATE)
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(Rows(), 12 // size, sampler=in_order(Rows(), size))
+
+    module = Module()
+    fit(module, size)
+    return flat(module.net)
+
+
 def lightning_cases(rank: int, size: int) -> dict[Any, Any]:
-    """Each case with one and three micro-batches per step, and the plain way."""
+    """Each case with one and three micro-batches per step, the plain way, and the manual one."""
     join(rank, size)
-    found = {}
+    found: dict[Any, Any] = {"by hand": lightning_by_hand(size)}
     for steps in BLOCKS:
         for name, options in LIGHTNING_CASES.items():
             found[name, steps] = lightning_run(size, steps, **options)[:2]

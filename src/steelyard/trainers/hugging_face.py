@@ -7,7 +7,7 @@ ask :func:`steelyard.distributed.loss_denominator`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +29,10 @@ except ImportError as error:
 
 __all__ = ["ExactMean", "Trainer"]
 
-_Base: Any = transformers.Trainer if TYPE_CHECKING else object
+_Mixin: Any = object  # for type checkers: super() has what the Trainer has
 
 
-class ExactMean(_Base):
+class ExactMean(_Mixin):
     r"""Gives a Trainer a loss whose mean is over the whole step, however it is cut into micro-batches and over ranks.
 
     With class weights, ignored labels or row weights, the Trainer's mean of means is another loss than that of the
@@ -105,8 +105,8 @@ class ExactMean(_Base):
         """
         if not isinstance(batch.get("labels"), Tensor):
             refuse(type(self).__name__, "labels", "a tensor in every batch", f"a batch of {', '.join(batch)}",
-                   "A model whose forward has no argument 'labels' needs TrainingArguments(label_names=['labels']); for "
-                   "another name, override loss_target.")  # fmt: skip
+                   "A model whose forward has no argument 'labels' needs TrainingArguments(label_names=['labels']); "
+                   "for another name, override loss_target.")  # fmt: skip
         labels: Tensor = batch["labels"]
         if labels.is_floating_point() and labels.dim() > 2 and isinstance(self._formula, SoftmaxLoss):
             refuse(type(self).__name__, "labels", "class indices, or probabilities of shape (N, C)", labels,
@@ -115,9 +115,7 @@ class ExactMean(_Base):
 
     def loss_input(self, outputs: Any, target: Tensor) -> Tensor:
         """What the loss is given as input: the logits, their last axis moved to 1 where it has the classes."""
-        logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else outputs
-        if isinstance(logits, tuple | list):
-            logits = logits[0]
+        logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else _as_tuple(outputs)[0]
         if self.shift_labels:
             logits = logits[..., :-1, :]
         return logits.movedim(-1, 1) if logits.dim() == target.dim() + 1 else logits
