@@ -304,7 +304,7 @@ def lightning_module(pl: Any, **options: Any) -> Any:
             self.log("val", self.value(batch), batch_size=1)
 
         def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), RATE)
+            return options.get("optimizer", torch.optim.SGD)(self.parameters(), RATE)
 
         def train_dataloader(self) -> Any:
             data, size = Rows(tokens, weighted), self.trainer.world_size
@@ -402,7 +402,15 @@ def lightning_by_hand(size: int) -> Tensor:
 def lightning_cases(rank: int, size: int) -> dict[Any, Any]:
     """Each case with one and three micro-batches per step, the plain way, and the manual one."""
     join(rank, size)
-    found: dict[Any, Any] = {"by hand": lightning_by_hand(size)}
+    seen: list[float] = []
+
+    def looking(module: Any, batch: Any, number: int) -> Tensor:
+        value = module.value(batch)
+        seen.append(value.item())
+        return value
+
+    lightning_run(size, 1, doing=looking)
+    found: dict[Any, Any] = {"by hand": lightning_by_hand(size), "seen": seen}
     for steps in BLOCKS:
         for name, options in LIGHTNING_CASES.items():
             found[name, steps] = lightning_run(size, steps, **options)[:2]

@@ -280,6 +280,27 @@ def test_ranks_that_share_rows_are_refused(axis: str) -> None:
         hugging_face._refuse_split_rows("Trainer", config)
 
 
+@pytest.mark.parametrize(("kind", "two_parts", "causal"), [
+    ("ForCausalLM", False, True), ("ForCausalLM", True, False), ("ForTokenClassification", False, False),
+])  # fmt: skip
+def test_which_models_are_causal(kind: str, two_parts: bool, causal: bool) -> None:
+    class Config:
+        is_encoder_decoder = two_parts
+
+    class Model:
+        loss_type, config = kind, Config()
+
+    assert hugging_face._is_causal(Model()) is causal
+
+
+def test_the_loss_goes_where_the_trainer_is(tmp_path: Path) -> None:
+    arguments = jobs.hf_arguments(str(tmp_path), 1, 1)
+    criterion, moved = jobs.loss(), []
+    criterion.to = lambda device: moved.append(device) or criterion
+    assert hugging_face.Trainer(jobs.Net(), arguments, loss=criterion).loss is criterion
+    assert moved == [arguments.device]
+
+
 def test_a_loss_with_late_weights(tmp_path: Path) -> None:
     late = steelyard.nn.DeferredReweighting(jobs.loss(), start_epoch=1)
     found, _, _ = one_epoch(jobs.Net(), jobs.Rows(), late, tmp_path, 3)

@@ -26,13 +26,17 @@ def two() -> list[dict[Any, Any]]:
     return ranks.run(jobs.lightning_cases, 2)
 
 
+def wide(numbers: list[Any]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
 def agrees(found: tuple[Tensor, list[float]], name: str, steps: int) -> None:
     options = jobs.LIGHTNING_CASES[name]
     data = jobs.Rows(options.get("tokens", False), options.get("weighted", False))
     rate = jobs.RATE / 2 if name == "halved" else jobs.RATE
     parameters, losses = jobs.wanted(data, jobs.BLOCKS[steps], options.get("gradient_clip_val", 0.0), rate)
     torch.testing.assert_close(found[0], parameters, **EXACT)
-    torch.testing.assert_close(torch.tensor(found[1]), torch.tensor(losses), **EXACT)
+    torch.testing.assert_close(wide(found[1]), wide(losses), **EXACT)
 
 
 @pytest.mark.parametrize("steps", jobs.BLOCKS)
@@ -51,6 +55,12 @@ def test_two_ranks_take_the_step_of_the_full_batch(name: str, steps: int, two: l
 def test_the_plain_way_is_another_loss(two: list[dict[Any, Any]]) -> None:
     for found, steps in [(jobs.lightning_run(1, 3, plain=True), 3)] + [(two[0]["plain", k], k) for k in jobs.BLOCKS]:
         assert (found[0] - jobs.wanted(jobs.Rows(), jobs.BLOCKS[steps])[0]).abs().max() > 0.1
+
+
+def test_the_shares_that_training_sees_have_the_size_of_means(two: list[dict[Any, Any]]) -> None:
+    """With one micro-batch a step, the provisional denominator is the right one."""
+    shares = wide([rank["seen"] for rank in two])
+    torch.testing.assert_close(shares.mean(0), wide(jobs.wanted(jobs.Rows(), jobs.BLOCKS[1])[1]), **EXACT)
 
 
 def test_the_manual_step(two: list[dict[Any, Any]]) -> None:
@@ -91,7 +101,23 @@ def test_a_batch_that_is_passed_over_does_not_count(dropped: int) -> None:
     parameters, losses = jobs.wanted(data, jobs.BLOCKS[3])
     torch.testing.assert_close(found, parameters, **EXACT)
     # Lightning reads what was logged after a batch, and nothing is logged after one that returns nothing.
-    torch.testing.assert_close(torch.tensor(said[-2:]), torch.tensor(losses[-2:]), **EXACT)
+    torch.testing.assert_close(wide(said[-2:]), wide(losses[-2:]), **EXACT)
+
+
+def test_an_optimizer_that_asks_again_for_the_loss() -> None:
+    found, _, _ = jobs.lightning_run(1, 1, optimizer=torch.optim.LBFGS)
+    net, data, criterion = jobs.Net(), jobs.Rows(), jobs.loss()
+    optimizer = torch.optim.LBFGS(net.parameters(), jobs.RATE)
+    for x, y in zip(data.x.split(4), data.labels.split(4), strict=True):
+
+        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+            optimizer.zero_grad()
+            value = criterion(net.layer(x), y)
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+    torch.testing.assert_close(found, jobs.flat(net), **EXACT)
 
 
 def penalised(module: Any, batch: Any, number: int) -> Tensor:
@@ -181,7 +207,7 @@ def test_a_step_that_begins_with_ignored_rows() -> None:
         data.labels[start : start + 4] = -100
     parameters, losses = jobs.wanted(data, jobs.BLOCKS[3])
     torch.testing.assert_close(found, parameters, **EXACT)
-    torch.testing.assert_close(torch.tensor(said), torch.tensor(losses), **EXACT)
+    torch.testing.assert_close(wide(said), wide(losses), **EXACT)
 
 
 # -------------------------------------------------------------------------------- finding the loss

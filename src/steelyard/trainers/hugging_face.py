@@ -180,13 +180,8 @@ class ExactMean(_Mixin):
     ) -> Any:
         """The Trainer's, with the one mean over all batches and ranks as its loss."""
         self._evaluated = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        try:
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-            total, divisor = self.accelerator.reduce(self._evaluated, reduction="sum").tolist()
-        finally:
-            self._evaluated = None
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        total, divisor = self.accelerator.reduce(self._evaluated, reduction="sum").tolist()
         key = f"{metric_key_prefix}_loss"
         if key in output.metrics and divisor != 0:
             output.metrics[key] = total / divisor

@@ -146,10 +146,6 @@ class ExactMean(Callback):
 
     # ---------------------------------------------------------------------------- the gradient
 
-    def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """With the gradient, what is known of it goes."""
-        self._totals = None
-
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """What the gradient is about to take in."""
         if not _only_through([node for node, _, _ in self._called], loss.grad_fn):
