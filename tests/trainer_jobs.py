@@ -301,7 +301,8 @@ def lightning_module(pl: Any, **options: Any) -> Any:
             return doing(self, batch, number)
 
         def validation_step(self, batch: Any, _: int) -> None:
-            self.log("val", self.value(batch), batch_size=1)
+            with torch.enable_grad():  # which alone does not make it training
+                self.log("val", self.value(batch), batch_size=1)
 
         def configure_optimizers(self) -> Any:
             return options.get("optimizer", torch.optim.SGD)(self.parameters(), RATE)

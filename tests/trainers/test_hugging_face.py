@@ -154,6 +154,14 @@ def test_the_evaluation_loss_is_one_mean(tmp_path: Path) -> None:
         assert trainer.evaluate()["eval_loss"] == pytest.approx(true, abs=1e-10)
 
 
+def test_an_evaluation_of_ignored_rows_is_what_the_loss_says(tmp_path: Path) -> None:
+    data = jobs.Rows()
+    data.labels[:] = -100
+    trainer = hugging_face.Trainer(jobs.Net(), jobs.hf_arguments(str(tmp_path), 1, 1), eval_dataset=data,
+                                   loss=jobs.loss())  # fmt: skip
+    assert trainer.evaluate()["eval_loss"] == 0.0
+
+
 def test_the_evaluation_loss_of_two_ranks_leaves_out_what_fills_the_last_batch(two: list[dict[str, Any]]) -> None:
     for rank in two:
         for said, true in rank["evaluation"]:

@@ -156,7 +156,6 @@ class ExactMean(Callback):
             )
         added = torch.stack([torch.stack([own, value.to(own.device)]) for _, own, value in self._called]).sum(0)
         self._totals = added if self._totals is None else self._totals + added
-        self._called = []
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """From the provisional denominator to that of the step; Lightning clips after this."""
