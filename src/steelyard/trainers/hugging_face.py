@@ -62,6 +62,8 @@ class ExactMean(_Mixin):
         >>> import transformers
         >>> class Seq2SeqTrainer(ExactMean, transformers.Seq2SeqTrainer):
         ...     pass
+        >>> Seq2SeqTrainer.loss_is_scaled_for_ga
+        True
 
     Source: transformers issues 34191 and 47261 describe the fault.
     """
@@ -205,12 +207,7 @@ class ExactMean(_Mixin):
 class Trainer(ExactMean, transformers.Trainer):
     """``transformers.Trainer`` with a loss of :mod:`steelyard.nn`, whose mean is over the whole step.
 
-    See :class:`ExactMean` for what it adds.
-
-    Example:
-        >>> trainer = Trainer(model, args, train_dataset=data,
-        ...                   loss=steelyard.nn.CrossEntropyLoss(weight=[1.0, 10.0]))  # doctest: +SKIP
-        >>> trainer.train()  # doctest: +SKIP
+    See :class:`ExactMean` for what it adds, and docs/scale.md for an example.
     """
 
 

@@ -63,8 +63,8 @@ class ExactMean(Callback):
             training, where the loss is called with a denominator, or is not all that ``training_step`` returns.
 
     Example:
-        >>> mean = ExactMean(log="train_loss")
-        >>> trainer = lightning.Trainer(accumulate_grad_batches=4, callbacks=[mean])  # doctest: +SKIP
+        >>> import lightning
+        >>> trainer = lightning.Trainer(accumulate_grad_batches=4, callbacks=[ExactMean(log="train_loss")])
 
     Source: Lightning issue 582 describes the fault.
     """
