@@ -11,9 +11,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src/steelyard"
 # Each room may use those before it.
 ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "config", "information", "counts", "weights",
-         "samplers", "functional", "nn", "registry", "distributed", "posterior", "explain", "compare",
-         "cli"]  # fmt: skip
-CORE = ORDER[: ORDER.index("compare")]
+         "samplers", "functional", "nn", "registry", "distributed", "posterior", "explain", "trainers",
+         "compare", "cli"]  # fmt: skip
+CORE = ORDER[: ORDER.index("trainers")]
 
 
 def _room(path: Path) -> str:

@@ -68,7 +68,7 @@ def loss_denominator(
     own: Tensor | None = None
     failure: Exception | None = None
     try:
-        own = _own_share(loss, targets, sample_weight, _group.device_of(members))
+        own = own_denominator(loss, targets, sample_weight, _group.device_of(members))
         if not isinstance(gradients_averaged, bool):
             refuse(_NAME, "gradients_averaged", "True or False", gradients_averaged, error=TypeError)
     except Exception as error:  # whatever an iterable of the caller's may raise, too: the other ranks are waiting
@@ -77,8 +77,8 @@ def loss_denominator(
     return total / _group.world_size(members) if gradients_averaged else total
 
 
-def _own_share(loss: Any, targets: Any, sample_weight: Any, device: torch.device) -> Tensor:
-    """The sum over the micro-batches of this rank."""
+def own_denominator(loss: Any, targets: Any, sample_weight: Any = None, device: torch.device | None = None) -> Tensor:
+    """The sum over the micro-batches of this rank; without any, on ``device`` unless the loss has one."""
     if isinstance(loss, nn.DeferredReweighting):
         loss = loss.loss
     if not isinstance(loss, Loss):

@@ -56,7 +56,8 @@ def mean_of_means(setup: Setup) -> Said:
     return (
         f"The mean of {pieces} is not the mean of the whole: each piece divides by its own {what}.{measured}",
         "Give every piece the denominator of all: D = steelyard.distributed.loss_denominator(loss, targets), then "
-        "loss(input, target, denominator=D), and add the gradients up instead of averaging them.",
+        "loss(input, target, denominator=D), and add the gradients up instead of averaging them. "
+        "steelyard.trainers does so inside Lightning and the Hugging Face Trainer.",
     )
 
 
