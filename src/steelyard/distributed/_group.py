@@ -1,4 +1,4 @@
-"""Process groups: who is in one, where its tensors live, and a sum over it in which no rank is left waiting."""
+"""Process groups: who is in one, where its tensors live, and every collective that the library starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from steelyard._errors import refuse
 from steelyard._values import readable
 
-__all__ = ["device_of", "resolve", "shared_sum", "world_size"]
+__all__ = ["device_of", "gathered", "maximum", "rank_in", "resolve", "shared_sum", "summed", "world_size"]
 
 
 def resolve(name: str, group: Any) -> Any:
@@ -28,6 +28,11 @@ def resolve(name: str, group: Any) -> Any:
 def world_size(group: Any) -> int:
     """How many ranks share the group; 1 without one."""
     return 1 if group is None else int(dist.get_world_size(group))
+
+
+def rank_in(group: Any) -> int:
+    """Number of this rank in the group; 0 without one."""
+    return 0 if group is None else int(dist.get_rank(group))
 
 
 def device_of(group: Any) -> torch.device:
@@ -57,4 +62,28 @@ def shared_sum(name: str, group: Any, own: Tensor | None, failure: Exception | N
     if failure is not None:
         raise failure
     assert own is not None
+    return own
+
+
+def gathered(group: Any, own: list[int], device: torch.device) -> list[list[int]]:
+    """The integers of every rank, in rank order, by one all-gather; a list of the same length from each."""
+    if group is None:
+        return [own]
+    mine = torch.tensor(own, dtype=torch.int64, device=device)
+    everyone = [torch.empty_like(mine) for _ in range(world_size(group))]
+    dist.all_gather(everyone, mine, group=group)
+    return [row.tolist() for row in everyone]
+
+
+def maximum(group: Any, own: Tensor) -> Tensor:
+    """The elementwise maximum over the ranks, over the memory of ``own``."""
+    if group is not None:
+        dist.all_reduce(own, dist.ReduceOp.MAX, group=group)
+    return own
+
+
+def summed(group: Any, own: Tensor) -> Tensor:
+    """The elementwise sum over the ranks, over the memory of ``own``."""
+    if group is not None:
+        dist.all_reduce(own, group=group)
     return own
