@@ -19,7 +19,7 @@ from steelyard._errors import refuse
 from steelyard._values import readable
 from steelyard.distributed import _group
 
-__all__ = ["Fact", "exchange", "fingerprint", "flag", "integer_fact", "mark", "real", "values", "word"]
+__all__ = ["Fact", "claim", "exchange", "fingerprint", "flag", "integer_fact", "mark", "real", "values", "word"]
 
 
 class Fact(NamedTuple):
@@ -39,7 +39,7 @@ def flag(argument: str, given: bool, yes: str = "one", no: str = "none") -> Fact
 
 
 def word(argument: str, value: str, known: Sequence[str]) -> Fact:
-    return Fact(argument, known.index(value), lambda code: repr(known[code]))
+    return Fact(argument, known.index(value), lambda code: known[code])
 
 
 def real(argument: str, value: float) -> Fact:
@@ -50,14 +50,20 @@ def real(argument: str, value: float) -> Fact:
 def values(argument: str, tensor: Tensor | None) -> Fact:
     """The values of a tensor, as far as reading them costs nothing."""
     code = int(fingerprint(tensor)) if tensor is not None and readable(tensor) else 0
-    return Fact(argument, code, lambda code: "others")
+    return Fact(argument, code, lambda code: f"values of checksum {code & 0xFFFFFFFF:08x}")
+
+
+def claim(argument: str, sizes: Sequence[int] | None) -> Fact:
+    """What a rank has been told of all of them."""
+    code = 0 if sizes is None else 1 + zlib.crc32(repr(list(sizes)).encode())
+    return Fact(argument, code, lambda code: f"a list of checksum {code - 1:08x}" if code else "none")
 
 
 def fingerprint(tensor: Tensor) -> Tensor:
     """A 0-d integer that is all but sure to differ where values or their order do."""
     flat = tensor.detach().reshape(-1)
     bits = flat.double().view(torch.int64) if flat.is_floating_point() else flat.long()
-    # Low bits of a float are mostly zeros, so fold the high ones onto them; sums wrap around at 64 bits.
+    # The low bits of a float are mostly zeros, so the high ones are folded onto them. Sums wrap around at 64 bits.
     bits = bits ^ (bits >> 32)
     return ((bits + 1) * torch.arange(1, 2 * len(bits) + 1, 2, device=flat.device)).sum()
 
@@ -98,5 +104,5 @@ def exchange(
     return [row[-len(own) :] for row in everyone]
 
 
-COUNT = 18
+COUNT = 19
 """Facts in an exchange: a failing rank, which cannot tell its own, must send a list of the same length."""

@@ -141,7 +141,7 @@ def placed(
 ) -> tuple[Terms, Tensor | None]:
     """The terms of this rank once the place of its classes is known, and marks where ranks have not compared notes."""
     marks: Tensor | None = None
-    if widths is not None and device.type != "cpu":
+    if widths is not None and _group.reading_waits(device):
         if failure is not None:
             raise failure
         assert call is not None
@@ -149,10 +149,9 @@ def placed(
         marks = _agreement.mark(call.facts, call.target)
     else:
         own = [] if call is None else [call.width, _length(call.weight), _length(call.offset)]
-        told = _agreement.exchange(name, group, [] if call is None else call.facts, own or [0, 0, 0], failure, device)
+        facts = [] if call is None else [*call.facts, _agreement.claim("shards", widths)]
+        told = _agreement.exchange(name, group, facts, own or [0, 0, 0], failure, device)
         assert call is not None
-        if widths is not None and [row[0] for row in told] != widths:
-            refuse(name, "shards", f"what the ranks hold, {[row[0] for row in told]}", str(widths))
         widths = [row[0] for row in told]
         lengths = [(row[1], row[2]) for row in told]
     classes, rank = sum(widths), _group.rank_in(group)

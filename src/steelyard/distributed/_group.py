@@ -11,7 +11,17 @@ from torch import Tensor
 from steelyard._errors import refuse
 from steelyard._values import readable
 
-__all__ = ["device_of", "gathered", "maximum", "rank_in", "resolve", "shared_sum", "summed", "world_size"]
+__all__ = [
+    "device_of",
+    "gathered",
+    "maximum",
+    "rank_in",
+    "reading_waits",
+    "resolve",
+    "shared_sum",
+    "summed",
+    "world_size",
+]
 
 
 def resolve(name: str, group: Any) -> Any:
@@ -40,6 +50,11 @@ def device_of(group: Any) -> torch.device:
     if group is not None and "nccl" in dist.get_backend(group):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def reading_waits(device: torch.device) -> bool:
+    """Whether the host would have to wait for the device to read a number from it."""
+    return device.type != "cpu"
 
 
 def shared_sum(name: str, group: Any, own: Tensor | None, failure: Exception | None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from steelyard._errors import refuse
 from steelyard.distributed import _group
 from steelyard.distributed._call import Call, checked, placed, reduced
 from steelyard.distributed._composed import composed_rows
@@ -59,7 +60,7 @@ def class_parallel_cross_entropy(
             ``local_logits``.
         group: The ranks that share the classes. None is the group of a ``DTensor``'s mesh; else the default process
             group, or this process alone, with all classes, if none has been started. Every rank of it must call.
-        shards: Number of classes on each rank. On a CPU the ranks compare their arguments first, 200 bytes from each,
+        shards: Number of classes on each rank. On a CPU the ranks compare their arguments first, 184 bytes from each,
             with or without it. Elsewhere that would make the host wait for the device, and ``shards`` spares it:
             nothing is exchanged, arguments or index targets that differ make the loss NaN, and a rank that refuses its
             arguments leaves the others to the group's time-out. A ``DTensor`` knows its shards.
@@ -100,7 +101,9 @@ def class_parallel_cross_entropy(
             label_smoothing=label_smoothing, sample_weight=sample_weight, logit_offset=logit_offset,
             smooth_weight=smooth_weight, denominator=denominator, empty=empty,
         )  # fmt: skip
-        if widths is None and shards is not None:
+        if shards is not None and widths is not None:
+            refuse(name, "shards", "None for a DTensor, which knows its shards", "one")
+        if shards is not None:
             widths = check_shards(name, shards, members, call.width)
     except (TypeError, ValueError, IndexError) as error:
         # The checks are those of losses whose first argument is called 'input'.
