@@ -110,13 +110,14 @@ def product(rank: int, size: int, every: int) -> dict[str, Any]:
 
 def derivatives(rank: int, size: int) -> list[Any]:
     """First and second derivatives with respect to everything that can have one, beside those of the whole."""
-    widths, generator, wrong = WIDTHS[size], torch.Generator().manual_seed(11), []
+    generator, wrong = torch.Generator().manual_seed(11), []
 
     def randn(*sizes: int) -> Tensor:
         return torch.randn(sizes, dtype=torch.float64, generator=generator)
 
-    for soft, smooth_weight, whole, rule in itertools.product(
-        (False, True), ("class", "target"), (False, True), ("torch", "weights")
+    all_on_one = (0,) * (size - 1) + (CLASSES,)
+    for widths, soft, smooth_weight, whole, rule in itertools.product(
+        (WIDTHS[size], all_on_one), (False, True), ("class", "target"), (False, True), ("torch", "weights")
     ):
         target = randn(4, CLASSES).softmax(1) if soft else torch.tensor([0, 6, -100, 3])
         full = {
@@ -320,6 +321,7 @@ class Disagreement:
             "out of range everywhere": lambda: loss(x, torch.tensor([0, 1, 2, 99])),
             "weight": lambda: loss(x, y, ones if odd else None),
             "length of weight": lambda: loss(x, y, ones[:3] if odd else ones),
+            "weight of all classes": lambda: loss(x, y, ones[:2] if odd else ones),
             "NaN in weight": lambda: loss(x, y, ones * (torch.nan if odd else 1.0)),
             "offset": lambda: loss(x, y, logit_offset=ones if odd else None),
             "sample_weight": lambda: loss(x, y, sample_weight=ones[:4] if odd else None),

@@ -94,7 +94,7 @@ def test_ranks_exchange_numbers_of_rows_and_none_for_the_gradient(size):
         assert len(rank["communicated"]) == 2 * len(sums)
         for (_, label, soft), calls in rank["communicated"].items():  # whatever the number of classes
             assert calls == [
-                ("all_gather", 184),
+                ("all_gather", 192),
                 ("all_reduce", rows * number),
                 ("all_reduce", sums[label, soft] * rows * number),
             ]
@@ -139,6 +139,7 @@ WORDS = {
     "weight": "'weight' must be the same on every rank of the group; got none on rank 0, one on rank 2",
     "length of weight": "'weight' must be of shape (6,) for all classes or (2,) for those of the rank; got shape (3,) "
     "on rank 2",
+    "weight of all classes": "'weight' must be of all classes on every rank, or of its own on every rank; got both",
     "offset": "'logit_offset' must be the same on every rank of the group; got none on rank 0, one on rank 2",
     "sample_weight": "'sample_weight' must be the same on every rank of the group; got none on rank 0, one on rank 2",
     "values of sample_weight": "'sample_weight' must be the same on every rank of the group; got values of checksum",

@@ -2,5 +2,6 @@
 
 from steelyard.distributed.class_parallel import class_parallel_cross_entropy
 from steelyard.distributed.denominator import loss_denominator
+from steelyard.distributed.linear import ClassParallelLinearCrossEntropy, TopClasses
 
-__all__ = ["class_parallel_cross_entropy", "loss_denominator"]
+__all__ = ["ClassParallelLinearCrossEntropy", "TopClasses", "class_parallel_cross_entropy", "loss_denominator"]

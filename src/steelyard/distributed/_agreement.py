@@ -78,13 +78,22 @@ def mark(facts: Sequence[Fact], target: Tensor) -> Tensor:
 
 
 def exchange(
-    name: str, group: Any, facts: Sequence[Fact], own: Sequence[int], failure: Exception | None, device: torch.device
+    name: str,
+    group: Any,
+    facts: Sequence[Fact],
+    own: Sequence[int],
+    failure: Exception | None,
+    device: torch.device,
+    *,
+    count: int,
 ) -> list[list[int]]:
-    """The ``own`` integers of every rank, once all ranks hold the same ``facts`` and none has failed."""
-    count = COUNT + len(own)
-    packed = [0] * (count + 1)
+    """The ``own`` integers of every rank, once all ranks hold the same ``facts`` and none has failed.
+
+    ``count`` is how many facts there are: a rank that failed has none, and must send a list of the same length.
+    """
+    packed = [0] * (1 + count + len(own))
     if failure is None:
-        assert len(facts) == COUNT
+        assert len(facts) == count
         packed = [0, *(fact.code for fact in facts), *own]
     else:
         packed[0] = 1
@@ -102,7 +111,3 @@ def exchange(
             got = f"{fact.show(codes[0])} on rank 0, {fact.show(codes[other])} on rank {other}"
             refuse(name, fact.argument, "the same on every rank of the group", got)
     return [row[-len(own) :] for row in everyone]
-
-
-COUNT = 19
-"""Facts in an exchange: a failing rank, which cannot tell its own, must send a list of the same length."""

@@ -27,6 +27,9 @@ from steelyard.functional._reduce import DENOMINATORS, EMPTY, REDUCTIONS, Denomi
 
 __all__ = ["Call", "checked", "placed", "reduced"]
 
+_FACTS = 20
+"""What ranks compare: with three sizes and a word on failure, 192 bytes from each."""
+
 _DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 
 
@@ -67,8 +70,12 @@ def checked(
     smooth_weight: str,
     denominator: Denominator,
     empty: str,
+    argument: str = "local_logits",
+    learned: bool = False,
 ) -> Call:
-    """All checks that need no other rank."""
+    """All checks that need no other rank; ``argument`` is what the caller gave for the logits, ``learned`` whether
+    features that they are made from get a gradient.
+    """
     check_input(name, logits, classes=False, argument="local_logits")
     if logits.dim() == 0:
         refuse(name, "local_logits", "of shape (C_local,), (N, C_local) or (N, C_local, d1, ...)", logits)
@@ -93,10 +100,10 @@ def checked(
         divisor = float(denominator)
     sizes = logits.shape[:1] + logits.shape[2:] if logits.dim() > 1 else torch.Size()
     facts = [
-        _agreement.integer_fact("local_logits", sizes.numel(), "{} rows"),
-        _agreement.integer_fact("local_logits", logits.dim(), "{} axes"),
-        _agreement.integer_fact("local_logits", sizes[0] if sizes else 0, "{} samples"),
-        _agreement.word("local_logits", str(logits.dtype), _DTYPES),
+        _agreement.integer_fact(argument, sizes.numel(), "{} rows"),
+        _agreement.integer_fact(argument, logits.dim(), "{} axes"),
+        _agreement.integer_fact(argument, sizes[0] if sizes else 0, "{} samples"),
+        _agreement.word(argument, str(logits.dtype), _DTYPES),
         _agreement.flag("target", soft, "probabilities", "indices"),
         _agreement.flag("weight", w is not None),
         _agreement.flag("logit_offset", offset is not None),
@@ -109,6 +116,7 @@ def checked(
         _agreement.real("denominator", divisor),
         _agreement.word("empty", empty, EMPTY),
         _agreement.flag("requires_grad of weight, targets or offsets", differentiated, "True", "False"),
+        _agreement.flag("requires_grad of features", learned, "True", "False"),
         _agreement.values("target", None if soft else target),
         _agreement.values("sample_weight", rows),
     ]
@@ -150,32 +158,32 @@ def placed(
     else:
         own = [] if call is None else [call.width, _length(call.weight), _length(call.offset)]
         facts = [] if call is None else [*call.facts, _agreement.claim("shards", widths)]
-        told = _agreement.exchange(name, group, facts, own or [0, 0, 0], failure, device)
+        told = _agreement.exchange(name, group, facts, own or [0, 0, 0], failure, device, count=_FACTS)
         assert call is not None
         widths = [row[0] for row in told]
         lengths = [(row[1], row[2]) for row in told]
     classes, rank = sum(widths), _group.rank_in(group)
     if classes == 0:
         refuse(name, "local_logits", "of at least one class on one of the ranks", call.logits)
-    for other, pair in enumerate(lengths):
-        for argument, length in zip(("weight", "logit_offset"), pair, strict=True):
-            width = widths[rank if len(lengths) == 1 else other]
-            if length not in (-1, width, classes):
-                where = "" if len(lengths) == 1 else f" on rank {other}"
-                rule = f"of shape ({classes},) for all classes or ({width},) for those of the rank"
-                refuse(name, argument, rule, f"shape ({length},){where}")
+    ranks = [rank] if marks is not None else range(len(widths))
+    whole = [
+        _whole(name, argument, [pair[i] for pair in lengths], [widths[other] for other in ranks], classes)
+        for i, argument in enumerate(("weight", "logit_offset"))
+    ]
     start = sum(widths[:rank])
     # Only their shape and dtype are read: an expanded number stands in for logits of all classes.
-    whole = call.logits.new_zeros(()).expand(len(call.logits), classes, *call.logits.shape[2:])
+    everyone = call.logits.new_zeros(()).expand(len(call.logits), classes, *call.logits.shape[2:])
     try:
-        ops.check_labels(whole, call.target, call.ignore_index)
+        ops.check_labels(everyone, call.target, call.ignore_index)
     except ops.LabelError as error:
         raise ops.LabelError(f"{name}: {error}") from None
+    weight, offset = (
+        _share(values, start, call.width, group) if all_classes else values
+        for values, all_classes in zip((call.weight, call.offset), whole, strict=True)
+    )
     terms = Terms(
-        call.target, _share(call.weight, call.width, start, group), call.row_weight,
-        _share(call.offset, call.width, start, group), call.smoothing, call.by_target, call.ignore_index, start,
-        classes,
-    )  # fmt: skip
+        call.target, weight, call.row_weight, offset, call.smoothing, call.by_target, call.ignore_index, start, classes
+    )
     return terms, marks
 
 
@@ -183,12 +191,28 @@ def _length(values: Tensor | None) -> int:
     return -1 if values is None or values.dim() != 1 else len(values)
 
 
-def _share(values: Tensor | None, width: int, start: int, group: Any) -> Tensor | None:
+def _whole(name: str, argument: str, lengths: list[int], widths: list[int], classes: int) -> bool:
+    """Whether numbers for classes are those of all classes, the same on every rank; else each rank has its own."""
+    for length, width in zip(lengths, widths, strict=True):
+        if length not in (-1, width, classes):
+            where = "" if len(lengths) == 1 else f" on rank {lengths.index(length)}"
+            rule = f"of shape ({classes},) for all classes or ({width},) for those of the rank"
+            refuse(name, argument, rule, f"shape ({length},){where}")
+    # A rank that holds all classes itself has both; the others say which it is.
+    pairs = [(length, width) for length, width in zip(lengths, widths, strict=True) if length >= 0 and width != classes]
+    whole = [length == classes for length, _ in pairs]
+    if len(set(whole)) > 1:
+        hint = "Their gradients, and what is exchanged for them, differ."
+        refuse(name, argument, "of all classes on every rank, or of its own on every rank", "both", hint)
+    return any(whole)
+
+
+def _share(values: Tensor | None, start: int, width: int, group: Any) -> Tensor | None:
     """The part of this rank of what was given for all classes; a gradient of the whole is the sum over the ranks."""
-    if values is None or values.dim() != 1 or len(values) == width:
-        return values
-    whole = to_shards(values, group) if values.requires_grad and torch.is_grad_enabled() else values
-    return whole[start : start + width]
+    if values is None:
+        return None
+    everyone = to_shards(values, group) if values.requires_grad and torch.is_grad_enabled() else values
+    return everyone[start : start + width]
 
 
 def reduced(name: str, call: Call, terms: Terms, loss: Tensor, rows: Rows) -> Tensor:

@@ -85,9 +85,7 @@ def gathered(group: Any, own: list[int], device: torch.device) -> list[list[int]
     if group is None:
         return [own]
     mine = torch.tensor(own, dtype=torch.int64, device=device)
-    everyone = [torch.empty_like(mine) for _ in range(world_size(group))]
-    dist.all_gather(everyone, mine, group=group)
-    return [row.tolist() for row in everyone]
+    return [row.tolist() for row in parts(group, mine)]
 
 
 def maximum(group: Any, own: Tensor) -> Tensor:
@@ -102,3 +100,12 @@ def summed(group: Any, own: Tensor) -> Tensor:
     if group is not None:
         dist.all_reduce(own, group=group)
     return own
+
+
+def parts(group: Any, own: Tensor) -> list[Tensor]:
+    """The tensor of every rank, in rank order; all of one shape."""
+    if group is None:
+        return [own]
+    everyone = [torch.empty_like(own) for _ in range(world_size(group))]
+    dist.all_gather(everyone, own.contiguous(), group=group)
+    return everyone

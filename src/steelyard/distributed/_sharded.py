@@ -24,7 +24,7 @@ from steelyard import ops
 from steelyard.distributed import _group
 from steelyard.functional._reduce import ordered_row_sum
 
-__all__ = ["Rows", "Sums", "Terms", "blocks", "combine", "gradient", "local_sums", "losses"]
+__all__ = ["Rows", "Sums", "Terms", "blocks", "combine", "gradient", "joined", "local_sums", "losses"]
 
 _ELEMENTS = {"cpu": 1 << 20}
 """Logits that are widened at a time: in a cache on a CPU; elsewhere enough to keep the device busy."""
@@ -86,9 +86,16 @@ class Rows(NamedTuple):
 
     maximum: Tensor
     log_total: Tensor
-    pull: Tensor
+    pull: Tensor | None  # None once the loss is there: no gradient needs it
     mass: Tensor | None
     own: Tensor | None
+
+    def some(self, chosen: slice) -> Rows:
+        """Some rows."""
+        maximum, log_total, *rest = (None if values is None else values[chosen] for values in self)
+        assert maximum is not None
+        assert log_total is not None
+        return Rows(maximum, log_total, *rest)
 
 
 def blocks(logits: Tensor) -> Iterator[slice]:
@@ -100,12 +107,13 @@ def blocks(logits: Tensor) -> Iterator[slice]:
 
 def local_sums(logits: Tensor, terms: Terms) -> Sums:
     """The sums of this rank, P and T relative to its own maximum."""
-    parts = [_sums_of(logits[rows], terms.rows(rows)) for rows in blocks(logits)]
-    return parts[0] if len(parts) == 1 else joined(parts)
+    return joined([_sums_of(logits[rows], terms.rows(rows)) for rows in blocks(logits)])
 
 
 def joined(parts: list[Sums]) -> Sums:
     """The sums of blocks of rows as those of all."""
+    if len(parts) == 1:
+        return parts[0]
     fields = (None if field[0] is None else torch.cat(field) for field in zip(*parts, strict=True))
     return Sums(*fields)  # type: ignore[arg-type]
 
@@ -212,6 +220,7 @@ def combine(sums: Sums, terms: Terms, group: Any, marks: Tensor | None = None) -
 
 def losses(rows: Rows, terms: Terms) -> Tensor:
     """The loss of each row, 0 where ignored, NaN where the label is no class."""
+    assert rows.pull is not None
     loss = rows.pull + (rows.log_total if rows.mass is None else rows.log_total * rows.mass)
     if terms.by_target and rows.own is not None:
         loss = (loss * rows.own).masked_fill(rows.own == 0, 0.0)

@@ -60,7 +60,7 @@ def class_parallel_cross_entropy(
             ``local_logits``.
         group: The ranks that share the classes. None is the group of a ``DTensor``'s mesh; else the default process
             group, or this process alone, with all classes, if none has been started. Every rank of it must call.
-        shards: Number of classes on each rank. On a CPU the ranks compare their arguments first, 184 bytes from each,
+        shards: Number of classes on each rank. On a CPU the ranks compare their arguments first, 192 bytes from each,
             with or without it. Elsewhere that would make the host wait for the device, and ``shards`` spares it:
             nothing is exchanged, arguments or index targets that differ make the loss NaN, and a rank that refuses its
             arguments leaves the others to the group's time-out. A ``DTensor`` knows its shards.
@@ -141,7 +141,7 @@ class _Sharded(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, run: _Run) -> Tensor:
         terms = run.terms
         rows = run.rows = combine(local_sums(logits, terms), terms, run.group, run.marks)
-        kept = Rows(rows.maximum, rows.log_total, None, rows.mass, rows.own if terms.by_target else None)  # type: ignore[arg-type]
+        kept = rows.maximum, rows.log_total, rows.mass, rows.own if terms.by_target else None
         ctx.save_for_backward(logits, terms.target, terms.weight, terms.row_weight, terms.offset, *kept)
         ctx.settings, ctx.group = terms[4:], run.group
         return losses(rows, terms)
@@ -149,13 +149,13 @@ class _Sharded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits, target, weight, row_weight, offset, *numbers = ctx.saved_tensors
-        terms, rows = Terms(target, weight, row_weight, offset, *ctx.settings), Rows(*numbers)
+        terms, (maximum, log_total, mass, own) = Terms(target, weight, row_weight, offset, *ctx.settings), numbers
+        rows = Rows(maximum, log_total, None, mass, own)
         if torch.is_grad_enabled():
             return _differentiable(logits, terms, ctx.group, grad), None
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
         for some in blocks(logits):
-            of_some = Rows(*(None if values is None else values[some] for values in rows))  # type: ignore[arg-type]
-            gradient(grad[some], logits[some], terms.rows(some), of_some, result[some])
+            gradient(grad[some], logits[some], terms.rows(some), rows.some(some), result[some])
         return result, None
 
 
