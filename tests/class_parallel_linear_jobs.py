@@ -74,19 +74,22 @@ def narrow(rank: int, size: int) -> dict[str, float]:
     errors = {}
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         generator = torch.Generator().manual_seed(29)
-        module = ClassParallelLinearCrossEntropy(16, 5001, bias=True, dtype=dtype, memory_budget=300_000)
+        module = ClassParallelLinearCrossEntropy(
+            16, 5001, bias=True, dtype=dtype, memory_budget=300_000, reduction="none"
+        )
         layer = [full(p).detach() for p in module.linear.parameters()]
         x = torch.randn(64, 16, generator=generator).to(dtype)
         target = torch.randint(5001, (64,), generator=generator)
 
         def whole(wide: torch.dtype, x: Tensor = x, layer: Any = layer, target: Tensor = target) -> tuple[Tensor, ...]:
             given = [t.to(wide).requires_grad_() for t in (x, *layer)]
-            loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(*given), target)
-            return loss.detach(), *torch.autograd.grad(loss, given)
+            loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(*given), target, reduction="none")
+            return loss.detach(), *torch.autograd.grad(loss, given, torch.full_like(loss, 1 / 64))
 
         features = x.clone().requires_grad_()
         loss = module(features, target)
-        ours = loss.detach(), *map(full, torch.autograd.grad(loss, [features, *module.linear.parameters()]))
+        gradients = torch.autograd.grad(loss, [features, *module.linear.parameters()], torch.full_like(loss, 1 / 64))
+        ours = loss.detach(), *map(full, gradients)
         assert all(t.dtype == dtype for t in ours)
         for what, a, b, c in zip(("loss", "input", "weight", "bias"), ours, whole(dtype), whole(F64), strict=True):
             for who, found in (("ours", a), ("eager", b)):

@@ -49,9 +49,11 @@ def test_first_weights_are_spread_as_those_of_a_linear_layer():
     torch.manual_seed(0)
     layer = ClassParallelLinearCrossEntropy(16, 5000, bias=True).linear
     for values in (layer.weight, layer.bias):
-        scaled = (values.detach().flatten() * 4.0).sort().values  # on [−1, 1], as 1/√16 is a quarter
-        steps = torch.linspace(-1.0, 1.0, len(scaled))
-        assert (scaled - steps).abs().max() < 2.0 / len(scaled) ** 0.5  # Kolmogorov: 2 in 10^3 of samples are wider
+        shares = (values.detach().flatten() * 2.0 + 0.5).sort().values  # in [0, 1], as 1/√16 is a quarter
+        steps = torch.linspace(0.0, 1.0, len(shares))
+        assert (shares - steps).abs().max() < 2.0 / len(shares) ** 0.5  # Kolmogorov: of 1000 samples, 1 is off by more
+    blocks = layer.weight.detach()[: 9 * 512].reshape(9, -1)  # each from a seed next to the one before
+    assert (blocks.corrcoef() - torch.eye(9)).abs().max() < 4.0 / blocks.shape[1] ** 0.5
     assert len(layer.weight.flatten().unique()) > 75_000  # of 80,000 numbers out of 2^24: no block comes twice
 
 
@@ -76,8 +78,7 @@ def test_a_checkpoint_of_three_ranks_goes_on_with_two_or_four():
 def test_narrow_dtypes_are_no_worse_than_eager(dtype, what):
     for rank in found()[2]:
         ours, eager = (rank["narrow"][f"{dtype} {what} {who}"] for who in ("ours", "eager"))
-        # One number may be luck: it gets the rounding of its dtype. Norms of many do not.
-        assert ours <= max(1.5 * eager, torch.finfo(dtype).eps / 2 if what == "loss" else 0.0)
+        assert ours <= 1.5 * eager
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -149,7 +150,7 @@ def test_logits_are_never_whole_nor_saved(monkeypatch):
 
 
 def test_learned_offsets_get_their_gradient():
-    module = ClassParallelLinearCrossEntropy(4, 7, dtype=torch.float64, logit_offset=torch.zeros(7), memory_budget=1)
+    module = ClassParallelLinearCrossEntropy(4, 7, dtype=torch.float64, logit_offset=torch.zeros(7).double())
     module.logit_offset.requires_grad_()
     x, target = torch.randn(5, 4, dtype=torch.float64), torch.arange(5)
     module(x, target).backward()
