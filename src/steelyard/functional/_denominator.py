@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from steelyard import ops
 from steelyard.functional._reduce import ordered_row_sum, ordered_sum
 
-__all__ = ["label_terms", "sigmoid_denominator", "softmax_denominator"]
+__all__ = ["label_terms", "rows_denominator", "sigmoid_denominator", "softmax_denominator"]
 
 
 def label_terms(
@@ -68,6 +69,33 @@ def softmax_denominator(
         return ordered_sum(mass if sample_weight is None else mass * sample_weight)
     table, row_weight = label_terms(rule, weight, sample_weight, smoothing, by_target)
     return ordered_sum(_label_mass(input, target, table, row_weight, ignore_index))
+
+
+def rows_denominator(
+    rule: str,
+    own: Tensor | None,
+    mass: Tensor | None,
+    row_weight: Tensor | None,
+    kept: Tensor | None,
+    rows: Tensor,
+) -> Tensor | float:
+    """The same where no rank holds all classes, from what each row is known by.
+
+    ``own`` is its ``Σ_c w_c·q_c`` before smoothing and ``mass`` the sum of its coefficients ``A_c``, None where they
+    are 1 for every row; ``kept`` is None for probabilities, and ``rows`` any tensor in the shape and dtype of these.
+    """
+    if kept is None and (rule == "samples" or (rule == "torch" and row_weight is None)):
+        return rows.numel()
+    if rule == "samples":
+        terms = None
+    elif rule == "torch":
+        terms = None if kept is None else own
+    else:
+        terms = mass
+    result = torch.ones_like(rows) if terms is None else terms
+    if kept is not None:
+        result = result.masked_fill(~kept, 0.0)
+    return ordered_sum(result if row_weight is None or rule == "samples" else result * row_weight)
 
 
 def sigmoid_denominator(

@@ -1,0 +1,227 @@
+"""One call of a loss over sharded classes: its arguments, checked alone, compared with the other ranks', and placed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from steelyard import ops
+from steelyard._errors import choice, refuse
+from steelyard._values import integer, number, readable
+from steelyard.distributed import _agreement, _group
+from steelyard.distributed._composed import to_shards
+from steelyard.distributed._sharded import Rows, Terms
+from steelyard.functional._check import (
+    as_values,
+    check_index_or_distribution,
+    check_input,
+    refuse_unless_finite,
+    result_dtype,
+    row_values,
+)
+from steelyard.functional._denominator import rows_denominator
+from steelyard.functional._family import SMOOTH_WEIGHT
+from steelyard.functional._reduce import DENOMINATORS, EMPTY, REDUCTIONS, Denominator, check_reduction, reduce
+
+__all__ = ["Call", "checked", "placed", "reduced"]
+
+_FACTS = 20
+"""What ranks compare: with three sizes and a word on failure, 192 bytes from each."""
+
+_DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+
+
+class Call(NamedTuple):
+    """Arguments, checked as far as one rank can, of logits ``(N, C_local, d1, ...)``."""
+
+    logits: Tensor
+    single: bool  # whether they came without N
+    target: Tensor
+    weight: Tensor | None
+    row_weight: Tensor | None
+    offset: Tensor | None
+    smoothing: float
+    by_target: bool
+    ignore_index: int
+    reduction: str
+    denominator: Denominator
+    empty: str
+    facts: list[_agreement.Fact]
+    differentiated: bool  # with respect to anything but the logits
+
+    @property
+    def width(self) -> int:
+        return self.logits.shape[1]
+
+
+def checked(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Any,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    sample_weight: Any,
+    logit_offset: Any,
+    smooth_weight: str,
+    denominator: Denominator,
+    empty: str,
+    argument: str = "local_logits",
+    learned: bool = False,
+) -> Call:
+    """All checks that need no other rank; ``argument`` is what the caller gave for the logits, ``learned`` whether
+    features that they are made from get a gradient.
+    """
+    check_input(name, logits, classes=False, argument="local_logits")
+    if logits.dim() == 0:
+        refuse(name, "local_logits", "of shape (C_local,), (N, C_local) or (N, C_local, d1, ...)", logits)
+    soft = check_index_or_distribution(name, logits, target)
+    if not soft:
+        target = target.long()
+    check_reduction(name, reduction, denominator, empty)
+    ignored = integer(name, "ignore_index", ignore_index)
+    if soft and ignored >= 0:
+        hint = "To leave out a row of finite logits, give it sample_weight 0."
+        refuse(name, "ignore_index", "left alone with class probabilities", repr(ignored), hint)
+    smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+    choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
+    rows = row_values(name, "sample_weight", sample_weight, logits)
+    w = _of_classes(name, "weight", weight, logits)
+    offset = _of_classes(name, "logit_offset", logit_offset, logits)
+    others = (w, rows, offset, target, denominator if isinstance(denominator, Tensor) else None)
+    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in others)
+    given = denominator if isinstance(denominator, str) else "a number"
+    divisor = 0.0
+    if not isinstance(denominator, str) and not (isinstance(denominator, Tensor) and not readable(denominator)):
+        divisor = float(denominator)
+    sizes = logits.shape[:1] + logits.shape[2:] if logits.dim() > 1 else torch.Size()
+    facts = [
+        _agreement.integer_fact(argument, sizes.numel(), "{} rows"),
+        _agreement.integer_fact(argument, logits.dim(), "{} axes"),
+        _agreement.integer_fact(argument, sizes[0] if sizes else 0, "{} samples"),
+        _agreement.word(argument, str(logits.dtype), _DTYPES),
+        _agreement.flag("target", soft, "probabilities", "indices"),
+        _agreement.flag("weight", w is not None),
+        _agreement.flag("logit_offset", offset is not None),
+        _agreement.flag("sample_weight", rows is not None),
+        _agreement.real("label_smoothing", smoothing),
+        _agreement.word("smooth_weight", smooth_weight, SMOOTH_WEIGHT),
+        _agreement.integer_fact("ignore_index", ignored),
+        _agreement.word("reduction", reduction, REDUCTIONS),
+        _agreement.word("denominator", given, (*DENOMINATORS, "a number")),
+        _agreement.real("denominator", divisor),
+        _agreement.word("empty", empty, EMPTY),
+        _agreement.flag("requires_grad of weight, targets or offsets", differentiated, "True", "False"),
+        _agreement.flag("requires_grad of features", learned, "True", "False"),
+        _agreement.values("target", None if soft else target),
+        _agreement.values("sample_weight", rows),
+    ]
+    single = logits.dim() == 1
+    if single:
+        logits, target = logits.unsqueeze(0), target.unsqueeze(0)
+        rows = None if rows is None else rows.reshape(1)
+    return Call(
+        logits, single, target, w, rows, offset, smoothing, smooth_weight == "target", ignored, reduction, denominator,
+        empty, facts, differentiated,
+    )  # fmt: skip
+
+
+def _of_classes(name: str, argument: str, values: Any, logits: Tensor) -> Tensor | None:
+    """Numbers for classes, of all or of this rank's; an offset may also be one for each logit."""
+    if values is None:
+        return None
+    tensor = as_values(name, argument, values, logits, "numbers, one for each class")
+    offset = argument == "logit_offset"
+    if tensor.dim() != 1 and not (offset and tensor.shape == logits.shape):
+        rule = "of shape (C,) or (C_local,), one number for each class"
+        rule += f", or {tuple(logits.shape)}" if offset else ""
+        refuse(name, argument, rule, f"shape {tuple(tensor.shape)}")
+    refuse_unless_finite(name, argument, tensor, minus_infinity=offset)
+    return tensor
+
+
+def placed(
+    name: str, call: Call | None, failure: Exception | None, group: Any, widths: list[int] | None, device: torch.device
+) -> tuple[Terms, Tensor | None]:
+    """The terms of this rank once the place of its classes is known, and marks where ranks have not compared notes."""
+    marks: Tensor | None = None
+    if widths is not None and _group.reading_waits(device):
+        if failure is not None:
+            raise failure
+        assert call is not None
+        lengths = [(_length(call.weight), _length(call.offset))]
+        marks = _agreement.mark(call.facts, call.target)
+    else:
+        own = [] if call is None else [call.width, _length(call.weight), _length(call.offset)]
+        facts = [] if call is None else [*call.facts, _agreement.claim("shards", widths)]
+        told = _agreement.exchange(name, group, facts, own or [0, 0, 0], failure, device, count=_FACTS)
+        assert call is not None
+        widths = [row[0] for row in told]
+        lengths = [(row[1], row[2]) for row in told]
+    classes, rank = sum(widths), _group.rank_in(group)
+    if classes == 0:
+        refuse(name, "local_logits", "of at least one class on one of the ranks", call.logits)
+    ranks = [rank] if marks is not None else range(len(widths))
+    whole = [
+        _whole(name, argument, [pair[i] for pair in lengths], [widths[other] for other in ranks], classes)
+        for i, argument in enumerate(("weight", "logit_offset"))
+    ]
+    start = sum(widths[:rank])
+    # Only their shape and dtype are read: an expanded number stands in for logits of all classes.
+    everyone = call.logits.new_zeros(()).expand(len(call.logits), classes, *call.logits.shape[2:])
+    try:
+        ops.check_labels(everyone, call.target, call.ignore_index)
+    except ops.LabelError as error:
+        raise ops.LabelError(f"{name}: {error}") from None
+    weight, offset = (
+        _share(values, start, call.width, group) if all_classes else values
+        for values, all_classes in zip((call.weight, call.offset), whole, strict=True)
+    )
+    terms = Terms(
+        call.target, weight, call.row_weight, offset, call.smoothing, call.by_target, call.ignore_index, start, classes
+    )
+    return terms, marks
+
+
+def _length(values: Tensor | None) -> int:
+    return -1 if values is None or values.dim() != 1 else len(values)
+
+
+def _whole(name: str, argument: str, lengths: list[int], widths: list[int], classes: int) -> bool:
+    """Whether numbers for classes are those of all classes, the same on every rank; else each rank has its own."""
+    for length, width in zip(lengths, widths, strict=True):
+        if length not in (-1, width, classes):
+            where = "" if len(lengths) == 1 else f" on rank {lengths.index(length)}"
+            rule = f"of shape ({classes},) for all classes or ({width},) for those of the rank"
+            refuse(name, argument, rule, f"shape ({length},){where}")
+    # A rank that holds all classes itself has both; the others say which it is.
+    pairs = [(length, width) for length, width in zip(lengths, widths, strict=True) if length >= 0 and width != classes]
+    whole = [length == classes for length, _ in pairs]
+    if len(set(whole)) > 1:
+        hint = "Their gradients, and what is exchanged for them, differ."
+        refuse(name, argument, "of all classes on every rank, or of its own on every rank", "both", hint)
+    return any(whole)
+
+
+def _share(values: Tensor | None, start: int, width: int, group: Any) -> Tensor | None:
+    """The part of this rank of what was given for all classes; a gradient of the whole is the sum over the ranks."""
+    if values is None:
+        return None
+    everyone = to_shards(values, group) if values.requires_grad and torch.is_grad_enabled() else values
+    return everyone[start : start + width]
+
+
+def reduced(name: str, call: Call, terms: Terms, loss: Tensor, rows: Rows) -> Tensor:
+    """The losses of rows to the result, by the reductions and denominators of every loss."""
+    divisor = call.denominator
+    if call.reduction == "mean" and isinstance(divisor, str):
+        mass = rows.mass
+        if terms.by_target and rows.own is not None:
+            mass = rows.own if mass is None else mass * rows.own
+        divisor = rows_denominator(divisor, rows.own, mass, terms.row_weight, terms.kept(), rows.maximum)
+    loss = loss.squeeze(0) if call.single else loss
+    return reduce(name, loss, call.reduction, divisor, call.empty, result_dtype(call.logits))
