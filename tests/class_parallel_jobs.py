@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import steelyard
 from steelyard.distributed import class_parallel_cross_entropy
+from steelyard.ops import reference
 
 WIDTHS = {2: (5, 2), 3: (3, 0, 4), 4: (1, 4, 0, 2)}
 """Classes of each rank, of 7; where there are three or four ranks, one has none."""
@@ -182,17 +183,32 @@ def same_as_whole(rank: int, size: int) -> list[Any]:
     )
     target = torch.tensor([3, 6, 0, 1, 0, 0, 5, -100, 1])
     weight = torch.tensor([1.0, 0.5, 2.0, 0.0, 0.0, 0.0, 0.0], dtype=torch.float64)
-    for smoothing, weights, dtype in itertools.product((0.0, 0.2), (None, weight), (torch.int64, torch.int16)):
-        full, local = x.clone().requires_grad_(), part(x, rank, widths, 1).requires_grad_()
-        a = steelyard.functional.cross_entropy(
-            full, target.to(dtype), weights, label_smoothing=smoothing, reduction="none"
-        )
-        b = class_parallel_cross_entropy(local, target.to(dtype), weights, label_smoothing=smoothing, reduction="none")
+    for smoothing, weights, dtype, by in itertools.product(
+        (0.0, 0.2), (None, weight), (torch.int64, torch.int16), ("class", "target")
+    ):
+        if by == "target" and smoothing == 0.0:
+            continue  # a weight of 0 times a loss of ∞ is NaN there, as in PyTorch
+        options = {"label_smoothing": smoothing, "smooth_weight": by, "reduction": "none"}
+        local = part(x, rank, widths, 1).requires_grad_()
+        settings = (weights, None, None, None, 0.0, smoothing, by == "target", -100)
+        a, maximum, total = reference.softmax_loss(x, target, *settings)
+        gradient = reference.softmax_loss_backward(torch.ones_like(a), x, target, maximum, total, *settings)
+        b = class_parallel_cross_entropy(local, target.to(dtype), weights, **options)
+        b.sum().backward()
+        for p, q in ((a, b), (part(gradient, rank, widths, 1), local.grad)):
+            if not torch.allclose(p, q, rtol=1e-10, atol=1e-10, equal_nan=True):
+                wrong.append((options, weights, p, q))
+    # An ignored label that is one of the classes.
+    for options in ({}, {"label_smoothing": 0.1}, {"reduction": "none"}):
+        options |= {"ignore_index": 3, "weight": weight + 1.0}
+        full, local = x[:1].repeat(3, 1).requires_grad_(), part(x[:1].repeat(3, 1), rank, widths, 1).requires_grad_()
+        a = steelyard.functional.cross_entropy(full, target[:3], **options)
+        b = class_parallel_cross_entropy(local, target[:3], **options)
         a.sum().backward()
         b.sum().backward()
-        for p, q in ((a, b), (part(full.grad, rank, widths, 1), local.grad)):
-            if not torch.allclose(p, q, rtol=1e-10, atol=1e-10, equal_nan=True):
-                wrong.append((smoothing, weights, p, q))
+        same = torch.allclose(part(full.grad, rank, widths, 1), local.grad, rtol=1e-10, atol=1e-10)
+        if not same or not torch.allclose(a, b, rtol=1e-10):
+            wrong.append((options, a, b))
     # A mask that rules classes out, as an offset, under targets that give them no mass.
     mask = torch.tensor([0.0, -inf, 0.0, 0.0, -inf, -inf, 0.0], dtype=torch.float64)
     soft = torch.tensor([[0.5, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)

@@ -67,7 +67,7 @@ class Terms(NamedTuple):
     def here(self, width: int) -> tuple[Tensor, Tensor]:
         """Rows whose class is on this rank, and where among its classes, 0 for the others."""
         y = self.target - self.start
-        here = (y >= 0) & (y < width) & (self.target != self.ignore_index)
+        here = (y >= 0) & (y < width)
         return here, y.masked_fill(~here, 0)
 
 
