@@ -1,0 +1,499 @@
+r"""The softmax formula on a GPU, in Triton. Letters as in :mod:`steelyard.ops`::
+
+    a_c = z_c + δ_c − m_c·[c = y]      M = max a      T = Σ e^(a_c − M)      l_c = (a_c − M) − log T      s_c = e^(l_c)
+    loss = v · Σ_c A_c·f(l_c)          f(l) = −l·(1 − e^l)^γ           A_c = w_c·q_c
+    gradient_k = g·v · (A_k·f'(l_k) − s_k·Σ_c A_c·f'(l_c))
+
+Two kernels compute it. ``whole_rows`` has a tile of whole rows on chip, one long row or many short ones: logits are read
+once and, where the gradient is asked for, it is written in the same pass. ``long_rows`` walks over rows that are too
+long for that, two or three times, so few of them at once that all but the first walk find them in the L2 cache; the
+last walk goes backwards, so that it begins with what was read last.
+
+Everything is float32 between the load and the store; half precision is rounded once, after the term of the row's own
+class is in. Each sum has an order that depends on shapes and the device only: there are no atomics. A label outside
+``[0, C)`` makes the loss and the gradient of its row NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from steelyard.ops.gpu._launch import axes_of, device_of, row_plan
+from steelyard.ops.reference import class_dim
+
+__all__ = ["launch"]
+
+# What becomes of the loss.
+UNASKED, EACH, SUMS = 0, 1, 2
+
+
+@triton.jit
+def _expm1(x):
+    """``e^x − 1`` for x ≤ 0; by u − 1 and log u, whose rounding errors cancel (Kahan)."""
+    u = tl.exp(x)
+    d = u - 1.0
+    return tl.where(d == 0.0, x, tl.where(u < 0.1, d, d * (x / tl.log(u))))
+
+
+@triton.jit
+def _lower_power(x, gamma, WHOLE: tl.constexpr):
+    """``x^(γ − 1)``: by products where γ is a small whole number."""
+    if WHOLE > 0:
+        found = x * 0.0 + 1.0
+        for _ in tl.static_range(WHOLE - 1):
+            found = found * x
+    else:
+        found = tl.exp((gamma - 1.0) * tl.log(x))
+    return found
+
+
+@triton.jit
+def _focused(l, gamma, WHOLE: tl.constexpr):
+    """``f(l)``, and 0 where s has rounded to 1; WHOLE is 0 for γ = 0, −1 for a γ that is not small and whole."""
+    if WHOLE == 0:
+        found = -l
+    else:
+        rest = -_expm1(l)
+        sure = rest == 0.0
+        rest = tl.where(sure, 1.0, rest)
+        found = tl.where(sure, 0.0, -l * (_lower_power(rest, gamma, WHOLE) * rest))
+    return found
+
+
+@triton.jit
+def _slope(l, gamma, WHOLE: tl.constexpr):
+    """``f'(l) = −(1 − s)^γ + γ·l·s·(1 − s)^(γ−1)``, and 0 where s has rounded to 1."""
+    if WHOLE == 0:
+        found = l * 0.0 - 1.0
+        found = tl.where(l == l, -1.0, found)  # −1 at l = −inf, too
+    else:
+        rest = -_expm1(l)
+        sure = rest == 0.0
+        rest = tl.where(sure, 1.0, rest)
+        lower = _lower_power(rest, gamma, WHOLE)
+        l_times_s = tl.where(l == float("-inf"), 0.0, l * tl.exp(l))
+        found = tl.where(sure, 0.0, gamma * l_times_s * lower - lower * rest)
+    return found
+
+
+@triton.jit
+def _step(i, stride, WIDE: tl.constexpr):
+    """``i·stride``, in 64 bits where 32 may not do."""
+    if WIDE:
+        i = i.to(tl.int64)
+    return i * stride
+
+
+@triton.jit
+def _labels(y, row, live, classes, ignore):
+    """The labels of rows; which are kept, and which of those are no class."""
+    label = tl.load(y + row, mask=live, other=0).to(tl.int64)
+    kept = live & (label != ignore)
+    bad = kept & ((label < 0) | (label >= classes))
+    # −1 is no class: nothing matches it.
+    return tl.where(kept & (bad == 0), label, -1).to(tl.int32), kept, bad
+
+
+@triton.jit
+def _shifted(
+    z, d, m, place, c, known, hot, mask, MARGIN: tl.constexpr, OFFSET: tl.constexpr, KEEP: tl.constexpr
+):  # fmt: skip
+    """The shifted logits ``a`` of a tile, −inf beyond the last class; KEEP if they will be read again soon."""
+    if KEEP:
+        a = tl.load(z + place, mask=mask, other=0.0, eviction_policy="evict_last").to(tl.float32)
+    else:
+        a = tl.load(z + place, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    if OFFSET:
+        a = a + tl.load(d + c, mask=known, other=0.0)[None, :]
+    if MARGIN:
+        a = a - tl.where(hot, tl.load(m + c, mask=known, other=0.0)[None, :], 0.0)
+    return tl.where(known[None, :], a, float("-inf"))
+
+
+@triton.jit
+def _mass(
+    q, w, place, c, known, hot, mask, keep, spread,
+    SOFT: tl.constexpr, WEIGHT: tl.constexpr, BY_TARGET: tl.constexpr,
+):  # fmt: skip
+    """``A`` of a tile, without the factor that BY_TARGET weights whole rows by; and the terms of that factor."""
+    if SOFT:
+        share = tl.load(q + place, mask=mask, other=0.0).to(tl.float32)
+    else:
+        share = tl.where(hot, 1.0, 0.0)
+    mass = tl.where(mask, share * keep + spread, 0.0)
+    own = share
+    if WEIGHT:
+        weight = tl.load(w + c, mask=known, other=0.0)[None, :]
+        own = share * weight
+        if not BY_TARGET:
+            mass = mass * weight
+    return mass, own
+
+
+@triton.jit
+def whole_rows(
+    z, y, w, v, d, m, up, used, maximum, total, loss, grad,
+    classes, inner, blocks, n1, n2, v_step, up_step,
+    z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
+    gamma, keep, spread, ignore,
+    SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
+    OFFSET: tl.constexpr, MARGIN: tl.constexpr, WHOLE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """A tile of whole rows, on chip from its one read to its one write."""
+    if CHECKED:  # the gradient is there already, and right unless it was made for another upstream gradient
+        if tl.load(used) == tl.load(up):
+            return
+    block = tl.program_id(0).to(tl.int64)
+    outer = block // blocks
+    i = (block % blocks) * ROWS + tl.arange(0, ROWS)
+    live = i < inner
+    i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
+    row = outer * inner + i
+    c = tl.arange(0, CLASSES)
+    known = c < classes
+    mask = live[:, None] & known[None, :]
+    place = i0 * z0 + i1 * z1 + i2 * z2 + i[:, None] * z3 + _step(c, zc, WIDE)[None, :]
+
+    label, kept, bad = tl.zeros([ROWS], tl.int32) - 1, live, i < 0
+    if not SOFT:
+        label, kept, bad = _labels(y, row, live, classes, ignore)
+    hot = c[None, :] == label[:, None]
+    a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, False)
+    top = tl.max(a, 1)
+    a = a - top[:, None]
+    e = tl.exp(a)
+    sum_e = tl.sum(e, 1)
+    log_sum = tl.log(sum_e)
+    row_weight = tl.zeros([ROWS], tl.float32) + 1.0
+    if ROW_WEIGHT:
+        row_weight = tl.load(v + row * v_step, mask=live, other=0.0)
+    upstream = row_weight
+    if GRAD:
+        upstream = upstream * tl.load(up + row * up_step, mask=live, other=0.0)
+        upstream = tl.where(bad, float("nan"), upstream)
+
+    if not GENERAL:  # all mass is on the row's own class
+        own_l = tl.sum(tl.where(hot, a, 0.0), 1) - log_sum
+        own_w = tl.zeros([ROWS], tl.float32) + 1.0
+        if WEIGHT:
+            own_w = tl.load(w + label, mask=label >= 0, other=0.0)
+        if LOSS:
+            found = _focused(own_l, gamma, WHOLE) * own_w
+        if GRAD:
+            pushed = upstream * own_w * _slope(own_l, gamma, WHOLE)
+            slope = tl.where(hot, pushed[:, None], 0.0)
+    else:
+        l = a - log_sum[:, None]
+        q_place = place
+        if SOFT:
+            q_place = i0 * q0 + i1 * q1 + i2 * q2 + i[:, None] * q3 + _step(c, qc, WIDE)[None, :]
+        mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
+        if BY_TARGET and WEIGHT:
+            mass = mass * tl.sum(own, 1)[:, None]
+        if LOSS:
+            terms = mass * _focused(l, gamma, WHOLE)
+            found = tl.sum(tl.where((mass == 0.0) & (l == float("-inf")), 0.0, terms), 1)
+        if GRAD:
+            slope = upstream[:, None] * mass * _slope(l, gamma, WHOLE)
+            slope = tl.where(mask, slope, 0.0)
+            pushed = tl.sum(slope, 1)
+
+    if LOSS:
+        found = found * row_weight
+        found = tl.where(bad, float("nan"), tl.where(kept, found, 0.0))
+        if LOSS == 1:
+            tl.store(loss + row, found, mask=live)
+        else:
+            tl.store(loss + block, tl.sum(found, 0))
+    if STATISTICS:
+        tl.store(maximum + row, top, mask=live)
+        tl.store(total + row, sum_e, mask=live)
+    if GRAD:
+        result = slope - (e * (1.0 / sum_e)[:, None]) * pushed[:, None]
+        result = tl.where(kept[:, None], result, 0.0)
+        g_place = i0 * g0 + i1 * g1 + i2 * g2 + i[:, None] * g3 + _step(c, gc, WIDE)[None, :]
+        tl.store(grad + g_place, result.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
+
+
+@triton.jit
+def long_rows(
+    z, y, w, v, d, m, up, used, maximum, total, loss, grad,
+    classes, inner, blocks, n1, n2, v_step, up_step,
+    z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
+    gamma, keep, spread, ignore, all_blocks,
+    SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
+    OFFSET: tl.constexpr, MARGIN: tl.constexpr, WHOLE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr,
+):  # fmt: skip
+    """Rows too long to be kept on chip, walked over tile by tile: ``M`` and ``T`` first, then what needs them."""
+    if CHECKED:
+        if tl.load(used) == tl.load(up):
+            return
+    for number in range(tl.program_id(0), all_blocks, tl.num_programs(0)):
+        block = tl.zeros([1], tl.int64) + number
+        outer = block // blocks
+        i = (block % blocks) * ROWS + tl.arange(0, ROWS)
+        live = i < inner
+        i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
+        row = outer * inner + i
+        z_base = i0 * z0 + i1 * z1 + i2 * z2 + i * z3
+        q_base = i0 * q0 + i1 * q1 + i2 * q2 + i * q3
+        g_base = i0 * g0 + i1 * g1 + i2 * g2 + i * g3
+        tiles = (classes + CLASSES - 1) // CLASSES
+
+        label, kept, bad = tl.zeros([ROWS], tl.int32) - 1, live, i < 0
+        if not SOFT:
+            label, kept, bad = _labels(y, row, live, classes, ignore)
+        row_weight = tl.zeros([ROWS], tl.float32) + 1.0
+        if ROW_WEIGHT:
+            row_weight = tl.load(v + row * v_step, mask=live, other=0.0)
+        upstream = row_weight
+        if GRAD:
+            upstream = upstream * tl.load(up + row * up_step, mask=live, other=0.0)
+            upstream = tl.where(bad, float("nan"), upstream)
+
+        # The first walk: each lane keeps a maximum and a sum of its own. It is skipped where they were saved, unless
+        # the mass of the row has to be summed.
+        lane_top = tl.zeros([ROWS, CLASSES], tl.float32) + float("-inf")
+        lane_sum = tl.zeros([ROWS, CLASSES], tl.float32)
+        lane_mass = tl.zeros([ROWS, CLASSES], tl.float32)
+        lane_own = tl.zeros([ROWS, CLASSES], tl.float32)
+        if GENERAL or not SAVED:
+            for tile in range(0, tiles):
+                c = tile * CLASSES + tl.arange(0, CLASSES)
+                known = c < classes
+                mask = live[:, None] & known[None, :]
+                hot = c[None, :] == label[:, None]
+                if not SAVED:
+                    place = z_base[:, None] + _step(c, zc, WIDE)[None, :]
+                    a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, True)
+                    # Whichever of the two is smaller is brought to the other's scale: one exponential serves both.
+                    e = tl.where(a == float("-inf"), 0.0, tl.exp(-tl.abs(lane_top - a)))
+                    lane_sum = tl.where(a > lane_top, lane_sum * e + 1.0, lane_sum + e)
+                    lane_top = tl.where(a > lane_top, a, lane_top)
+                if GENERAL:
+                    q_place = q_base[:, None] + _step(c, qc, WIDE)[None, :]
+                    mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
+                    lane_mass += mass
+                    lane_own += own
+        if SAVED:
+            top = tl.load(maximum + row, mask=live, other=0.0)
+            sum_e = tl.load(total + row, mask=live, other=1.0)
+        else:
+            top = tl.max(lane_top, 1)
+            shift = tl.where(lane_top == float("-inf"), top[:, None], lane_top)
+            sum_e = tl.sum(lane_sum * tl.exp(shift - top[:, None]), 1)
+        log_sum = tl.log(sum_e)
+        factor = tl.zeros([ROWS], tl.float32) + 1.0
+        if BY_TARGET and WEIGHT:
+            factor = tl.sum(lane_own, 1)
+
+        # What the gradient subtracts from every class, s_k times this, and the loss if it is at hand.
+        found = tl.zeros([ROWS], tl.float32)
+        pushed = tl.zeros([ROWS], tl.float32)
+        if not GENERAL:
+            own_place = z_base + _step(label, zc, WIDE)
+            own_a = tl.load(z + own_place, mask=label >= 0, other=0.0).to(tl.float32)
+            if OFFSET:
+                own_a = own_a + tl.load(d + label, mask=label >= 0, other=0.0)
+            if MARGIN:
+                own_a = own_a - tl.load(m + label, mask=label >= 0, other=0.0)
+            own_l = (own_a - top) - log_sum
+            own_w = tl.zeros([ROWS], tl.float32) + 1.0
+            if WEIGHT:
+                own_w = tl.load(w + label, mask=label >= 0, other=0.0)
+            found = _focused(own_l, gamma, WHOLE) * own_w
+            if GRAD:
+                pushed = upstream * own_w * _slope(own_l, gamma, WHOLE)
+        elif WHOLE == 0:
+            pushed = -upstream * (factor * tl.sum(lane_mass, 1))
+        else:
+            lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
+            lane_push = tl.zeros([ROWS, CLASSES], tl.float32)
+            for tile in range(0, tiles):
+                c = tile * CLASSES + tl.arange(0, CLASSES)
+                known = c < classes
+                mask = live[:, None] & known[None, :]
+                hot = c[None, :] == label[:, None]
+                place = z_base[:, None] + _step(c, zc, WIDE)[None, :]
+                a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, True)
+                l = (a - top[:, None]) - log_sum[:, None]
+                q_place = q_base[:, None] + _step(c, qc, WIDE)[None, :]
+                mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
+                mass = mass * factor[:, None]
+                if LOSS:
+                    terms = mass * _focused(l, gamma, WHOLE)
+                    lane_loss += tl.where((mass == 0.0) & ((l == float("-inf")) | (mask == 0)), 0.0, terms)
+                if GRAD:
+                    push = upstream[:, None] * mass * _slope(l, gamma, WHOLE)
+                    lane_push += tl.where(mask, push, 0.0)
+            found = tl.sum(lane_loss, 1)
+            pushed = tl.sum(lane_push, 1)
+
+        # The last walk, backwards.
+        if GRAD or (LOSS and GENERAL and WHOLE == 0):
+            lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
+            for step in range(0, tiles):
+                c = (tiles - 1 - step) * CLASSES + tl.arange(0, CLASSES)
+                known = c < classes
+                mask = live[:, None] & known[None, :]
+                hot = c[None, :] == label[:, None]
+                place = z_base[:, None] + _step(c, zc, WIDE)[None, :]
+                a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, False)
+                l = (a - top[:, None]) - log_sum[:, None]
+                if GENERAL:
+                    q_place = q_base[:, None] + _step(c, qc, WIDE)[None, :]
+                    mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
+                    mass = mass * factor[:, None]
+                    if LOSS and WHOLE == 0:
+                        terms = mass * -l
+                        lane_loss += tl.where((mass == 0.0) & ((l == float("-inf")) | (mask == 0)), 0.0, terms)
+                    if GRAD:
+                        slope = upstream[:, None] * mass * _slope(l, gamma, WHOLE)
+                elif GRAD:
+                    slope = tl.where(hot, pushed[:, None], 0.0)
+                if GRAD:
+                    result = slope - tl.exp(l) * pushed[:, None]
+                    result = tl.where(kept[:, None], result, 0.0)
+                    g_place = g_base[:, None] + _step(c, gc, WIDE)[None, :]
+                    tl.store(
+                        grad + g_place, result.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first"
+                    )  # fmt: skip
+            if GENERAL and WHOLE == 0:
+                found = tl.sum(lane_loss, 1)
+
+        if LOSS:
+            found = found * row_weight
+            found = tl.where(bad, float("nan"), tl.where(kept, found, 0.0))
+            if LOSS == 1:
+                tl.store(loss + row, found, mask=live)
+            else:
+                tl.store(loss + number, tl.sum(found, 0))
+        if STATISTICS:
+            tl.store(maximum + row, top, mask=live)
+            tl.store(total + row, sum_e, mask=live)
+
+
+# ------------------------------------------------------------------------------------------------------------- launch
+
+
+class Results(NamedTuple):
+    """What was asked for, in the accumulation dtype but for the gradient."""
+
+    loss: Tensor | None
+    statistics: tuple[Tensor, Tensor] | None
+    gradient: Tensor | None
+
+
+def launch(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    row_weight: Tensor | None,
+    offset: Tensor | None,
+    margin: Tensor | None,
+    gamma: float,
+    smoothing: float,
+    smooth_by_target: bool,
+    ignore_index: int,
+    *,
+    loss: int = UNASKED,
+    statistics: bool = False,
+    saved: tuple[Tensor, Tensor] | None = None,
+    upstream: Tensor | None = None,
+    used: Tensor | None = None,
+    gradient: Tensor | None = None,
+) -> Results | None:
+    """Run the formula; None where its tensors lie in memory in a way that the kernels do not walk.
+
+    Args:
+        loss: UNASKED; EACH, one for each row; SUMS, one for each program, which add up to the sum over rows.
+        statistics: Whether the maximum and the total of each row are asked for. saved: the same, known already.
+        upstream: Of the loss of each row, in its shape or 0-d; given, the gradient is computed.
+        used: 0-d. Given, nothing is done if it equals ``upstream``, 0-d too.
+        gradient: Where the gradient goes, ``input`` itself, too; None: into a new tensor.
+    """
+    dim, soft = class_dim(input), target.is_floating_point()
+    classes, rows = input.shape[dim], list(input.shape)
+    del rows[dim]
+    if upstream is not None and gradient is None:
+        gradient = torch.empty_like(input)
+    walked = [input, input if gradient is None else gradient, target if soft else input]
+    strides = [list(tensor.stride()) for tensor in walked]
+    steps = [stride.pop(dim) for stride in strides]
+    axes = axes_of(rows, *strides)
+    if axes is None:
+        return None
+    sizes, strides = axes
+    count, inner = math.prod(rows), sizes[3]
+    plan = row_plan(
+        classes, count // inner, inner, of=input, itemsize=input.element_size(),
+        rows_side_by_side=0 < strides[0][3] < steps[0] and inner > 1,
+    )  # fmt: skip
+    blocks = -(-inner // plan.rows)
+
+    made = Results(
+        None if loss == UNASKED else
+        input.new_empty(rows if loss == EACH else [count // inner * blocks], dtype=torch.float32),
+        (input.new_empty(rows, dtype=torch.float32), input.new_empty(rows, dtype=torch.float32)) if statistics else None,
+        gradient,
+    )  # fmt: skip
+    maximum, total = saved or made.statistics or (input, input)
+    reach = max(abs(step) for step in steps) * classes
+    whole = int(gamma) if gamma in (0.0, 1.0, 2.0, 3.0, 4.0) else -1
+    v, v_step = _of_rows(row_weight, input)
+    up, up_step = _of_rows(upstream, input)
+    arguments = (
+        input, target if soft else _wide(target), _or(_packed(weight), input), v, _or(_packed(offset), input),
+        _or(_packed(margin), input), up, _or(used, input), maximum, total, _or(made.loss, input), _or(gradient, input),
+        classes, inner, blocks, sizes[1], sizes[2], v_step, up_step,
+        *(step for stride, of_class in zip(strides, steps, strict=True) for step in (*stride, of_class)),
+        float(gamma), 1.0 - smoothing, smoothing / classes, ignore_index,
+    )  # fmt: skip
+    flags: dict[str, Any] = {
+        "SOFT": soft, "GENERAL": soft or smoothing != 0.0, "BY_TARGET": smooth_by_target,
+        "WEIGHT": weight is not None, "ROW_WEIGHT": row_weight is not None, "OFFSET": offset is not None,
+        "MARGIN": margin is not None and not soft, "WHOLE": whole, "LOSS": loss, "GRAD": upstream is not None,
+        "STATISTICS": statistics, "SAVED": saved is not None, "CHECKED": used is not None, "WIDE": reach >= 2**31,
+        "ROWS": plan.rows, "CLASSES": plan.classes, "num_warps": plan.warps,
+    }  # fmt: skip
+    with device_of(input):
+        if plan.whole:
+            whole_rows[(plan.programs,)](*arguments, **flags)
+        else:
+            long_rows[(plan.programs,)](*arguments, count // inner * blocks, **flags)
+    return made
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """A pointer for the kernel to take; one that stands in is never followed."""
+    return other if tensor is None else tensor
+
+
+def _packed(tensor: Tensor | None) -> Tensor | None:
+    """Numbers of classes one behind the other."""
+    return None if tensor is None else tensor.contiguous()
+
+
+def _of_rows(values: Tensor | None, other: Tensor) -> tuple[Tensor, int]:
+    """Numbers of rows one behind the other, and the step from one to the next: 0 where all are the same one."""
+    if values is None:
+        return other, 0
+    if all(step == 0 or size == 1 for step, size in zip(values.stride(), values.shape, strict=True)):
+        return values, 0
+    return values.contiguous(), 1
+
+
+def _wide(target: Tensor) -> Tensor:
+    """Labels one behind the other, in a dtype that kernels read."""
+    known = target.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return (target if known else target.long()).contiguous()
