@@ -10,12 +10,14 @@ device: without a GPU, Triton's interpreter runs the same kernels on the CPU, wh
 from __future__ import annotations
 
 import functools
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from steelyard.ops.gpu._launch import EACH, SUMS
 from steelyard.ops.library import (
     implement,
     sigmoid_loss_backward_by_reference,
@@ -25,7 +27,7 @@ from steelyard.ops.library import (
 )
 from steelyard.ops.reference import class_dim
 
-__all__ = ["DEVICES", "installed", "ready", "sigmoid_sums", "softmax_sums"]
+__all__ = ["DEVICES", "installed", "ready", "sigmoid_mend", "sigmoid_sums", "softmax_mend", "softmax_sums", "version"]
 
 DEVICES = {"cuda"}
 """Types of device that meet the kernels; the tests add the CPU to them."""
@@ -37,6 +39,18 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def installed() -> bool:
     """Whether there is a Triton to import."""
     return find_spec("triton") is not None
+
+
+def version() -> str | None:
+    """Triton's, without importing it."""
+    if not installed():
+        return None
+    for package in ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm"):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return "of an unknown version"
 
 
 @functools.cache
@@ -94,9 +108,9 @@ def _broadcasts(values: Tensor, input: Tensor) -> bool:
 def softmax_loss(input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
     """``steelyard::softmax_loss``: one read of the logits."""
     if _softmax_serves(input, target, settings):
-        from steelyard.ops.gpu import softmax
+        from steelyard.ops.gpu import softmax_launch
 
-        found = softmax.launch(input, target, *settings, loss=softmax.EACH, statistics=True)
+        found = softmax_launch.launch(input, target, *settings, loss=EACH, statistics=True)
         if found is not None:
             assert found.loss is not None
             assert found.statistics is not None
@@ -105,14 +119,20 @@ def softmax_loss(input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor,
 
 
 def softmax_loss_backward(
-    grad: Tensor, input: Tensor, target: Tensor, maximum: Tensor, total: Tensor, *settings: Any, out: Tensor | None = None
-) -> Tensor:  # fmt: skip
+    grad: Tensor,
+    input: Tensor,
+    target: Tensor,
+    maximum: Tensor,
+    total: Tensor,
+    *settings: Any,
+    out: Tensor | None = None,
+) -> Tensor:
     """``steelyard::softmax_loss_backward``: one read, one write; ``out`` may be ``input`` itself."""
     if _softmax_serves(input, target, settings) and _plain(input, grad, maximum, total):
-        from steelyard.ops.gpu import softmax
+        from steelyard.ops.gpu import softmax_launch
 
         saved = (maximum.contiguous(), total.contiguous())
-        found = softmax.launch(input, target, *settings, saved=saved, upstream=grad.float(), gradient=out)
+        found = softmax_launch.launch(input, target, *settings, saved=saved, upstream=grad.float(), gradient=out)
         if found is not None:
             assert found.gradient is not None
             return found.gradient
@@ -124,7 +144,7 @@ def sigmoid_loss(input: Tensor, target: Tensor, *settings: Any) -> Tensor:
     if _sigmoid_serves(input, target, settings):
         from steelyard.ops.gpu import sigmoid
 
-        found = sigmoid.launch(input, target, *settings, loss=sigmoid.EACH)
+        found = sigmoid.launch(input, target, *settings, loss=EACH)
         if found is not None:
             assert found.loss is not None
             return found.loss
@@ -145,13 +165,10 @@ def sigmoid_loss_backward(
     return sigmoid_loss_backward_by_reference(grad, input, target, *settings)
 
 
-for _name, _function in {
-    "softmax_loss": softmax_loss,
-    "softmax_loss_backward": softmax_loss_backward,
-    "sigmoid_loss": sigmoid_loss,
-    "sigmoid_loss_backward": sigmoid_loss_backward,
-}.items():
-    implement(_name, _function, "CUDA")
+implement("softmax_loss", softmax_loss, "CUDA")
+implement("softmax_loss_backward", softmax_loss_backward, "CUDA")
+implement("sigmoid_loss", sigmoid_loss, "CUDA")
+implement("sigmoid_loss_backward", sigmoid_loss_backward, "CUDA")
 
 
 # --------------------------------------------------------------------------------- the gradient in the forward pass
@@ -166,9 +183,9 @@ def softmax_sums(
     """
     if not _softmax_serves(input, target, settings):
         return None
-    from steelyard.ops.gpu import softmax
+    from steelyard.ops.gpu import softmax_launch
 
-    found = softmax.launch(input, target, *settings, loss=softmax.SUMS, upstream=upstream, gradient=out)
+    found = softmax_launch.launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
     if found is None:
         return None
     assert found.loss is not None
@@ -180,9 +197,9 @@ def softmax_mend(
     input: Tensor, target: Tensor, upstream: Tensor, used: Tensor, gradient: Tensor, *settings: Any
 ) -> None:
     """Compute the gradient again if ``upstream`` is another than was ``used``: the device looks, and nobody waits."""
-    from steelyard.ops.gpu import softmax
+    from steelyard.ops.gpu import softmax_launch
 
-    softmax.launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
+    softmax_launch.launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
 
 
 def sigmoid_sums(
@@ -193,7 +210,7 @@ def sigmoid_sums(
         return None
     from steelyard.ops.gpu import sigmoid
 
-    found = sigmoid.launch(input, target, *settings, loss=sigmoid.SUMS, upstream=upstream, gradient=out)
+    found = sigmoid.launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
     if found is None:
         return None
     assert found.loss is not None

@@ -13,7 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["AXES", "LIMITS", "Limits", "Plan", "axes_of", "device_of", "element_plan", "limits", "merged", "row_plan"]
+__all__ = [
+    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "device_of", "element_plan", "limits",
+    "merged", "row_plan",
+]  # fmt: skip
+
+UNASKED, EACH, SUMS = 0, 1, 2  # what becomes of the loss
 
 AXES = 4
 """Axes that a kernel walks besides that of the classes, once those that lie in memory as one are merged."""
@@ -21,7 +26,10 @@ AXES = 4
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes that decide between the shapes of a grid. Chosen on paper for a Hopper GPU; none has been measured yet."""
+    """Sizes that decide between the shapes of a grid. Chosen on paper for a Hopper GPU; none has been measured yet.
+
+    ``on_chip`` is as far as the compiler, asked for such a GPU, keeps everything in registers: 32 warps with 64 each.
+    """
 
     tile: int = 4096  # elements of a program that takes many short rows
     on_chip: int = 32768  # elements of a row, or of rows side by side, that are kept in registers
@@ -120,14 +128,19 @@ def _warps(elements: int) -> int:
     return min(32, max(4, elements // 512))
 
 
-def row_plan(classes: int, outer: int, inner: int, *, rows_side_by_side: bool, itemsize: int, of: Tensor) -> Plan:
-    """Tile and grid for ``outer`` times ``inner`` rows; with ``rows_side_by_side`` neighbours in memory are rows."""
+def row_plan(
+    classes: int, outer: int, inner: int, *, rows_side_by_side: bool, light: bool, itemsize: int, of: Tensor
+) -> Plan:
+    """Tile and grid for ``outer`` times ``inner`` rows; with ``rows_side_by_side`` neighbours in memory are rows.
+
+    ``light``: whether logits are all that is kept of a row; where each class has a mass of its own, it takes as much.
+    """
     now = LIMITS[-1]
     processors, cache = _machine(of.device)
     width, most = _power_of_two(classes), _power_of_two(inner)
     # A warp reads whole lines of memory only where enough neighbours belong to the tile.
     least = min(32, most) if rows_side_by_side else 1
-    if width * least <= now.on_chip:
+    if width * least <= (now.on_chip if light else now.on_chip // 2):
         rows = min(max(least, now.tile // width), most)
         while rows > least and outer * -(-inner // rows) < processors:
             rows //= 2

@@ -1,4 +1,6 @@
-r"""The sigmoid formula on a GPU, in Triton. Letters as in :mod:`steelyard.ops`::
+r"""The sigmoid formula on a GPU, in Triton.
+
+Letters as in :mod:`steelyard.ops`::
 
     loss = v · [ P·t·(1 − σ)^γ₊·(−log σ) + Q·(1 − t)·σ₋^γ₋·(−log(1 − σ₋)) ]      σ₋ = max(σ − κ, 0)
 
@@ -16,12 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from steelyard.ops.gpu._launch import axes_of, device_of, element_plan
+from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan
 
 __all__ = ["launch"]
-
-# What becomes of the loss.
-UNASKED, EACH, SUMS = 0, 1, 2
 
 
 @triton.jit
@@ -54,7 +53,7 @@ def elements(
     U_FLAT: tl.constexpr, L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """A stretch of elements."""
-    if CHECKED:  # the gradient is there already, and right unless it was made for another upstream gradient
+    if CHECKED:  # noqa: SIM102  # the gradient is there, and right unless it was made for another upstream one
         if tl.load(used) == tl.load(up):
             return
     block = tl.program_id(0)
@@ -195,7 +194,8 @@ def launch(
     if not whole_target:
         ignore = float(torch.tensor(ignore, dtype=target.dtype, device="cpu"))
     arguments = (
-        input, target, *(input if tensor is None else tensor for tensor in (weight, pos_weight, upstream, used, made, gradient)),
+        input, target,
+        *(input if tensor is None else tensor for tensor in (weight, pos_weight, upstream, used, made, gradient)),
         input.numel(), *sizes[1:], *(step for stride in strides for step in stride),
         float(neg_weight), float(gamma_pos), float(gamma_neg), float(clip), ignore,
     )  # fmt: skip
