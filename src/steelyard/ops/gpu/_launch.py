@@ -68,8 +68,8 @@ _devices: dict[int, tuple[int, int]] = {}
 def _machine(device: torch.device) -> tuple[int, int]:
     """Multiprocessors and bytes of L2."""
     found = LIMITS[-1]
-    if device.type != "cuda":  # the interpreter: some device or other
-        return found.processors or 132, found.cache or 50 << 20
+    if device.type != "cuda":  # the interpreter, which runs one program after the other
+        return found.processors or 1, found.cache or 50 << 20
     index = torch.cuda.current_device() if device.index is None else device.index
     if index not in _devices:
         properties = torch.cuda.get_device_properties(index)

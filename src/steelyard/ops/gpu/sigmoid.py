@@ -19,16 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan
+from steelyard.ops.gpu.functions import exp, log1p
 
 __all__ = ["launch"]
-
-
-@triton.jit
-def _log1p(x):
-    """``log(1 + x)`` for x in [0, 1]; by u − 1 and log u, whose rounding errors cancel (Kahan)."""
-    u = 1.0 + x
-    d = u - 1.0
-    return tl.where(d == 0.0, x, tl.log(u) * (x / d))
 
 
 @triton.jit
@@ -75,11 +68,11 @@ def elements(
     logit = tl.where(kept, logit, 0.0)
     target = tl.where(kept, target, 0.0)
 
-    odds = tl.exp(-tl.abs(logit))
-    shared = _log1p(odds)
+    odds = exp(-tl.abs(logit))
+    shared = log1p(odds)
     less_log_p = tl.where(logit < 0.0, -logit, 0.0) + shared
     less_log_n = tl.where(logit < 0.0, 0.0, logit) + shared
-    rest = 1.0 / (1.0 + odds)
+    rest = tl.div_rn(tl.zeros([SIZE], tl.float32) + 1.0, 1.0 + odds)
     p = tl.where(logit < 0.0, odds * rest, rest)
     n = tl.where(logit < 0.0, rest, odds * rest)
 

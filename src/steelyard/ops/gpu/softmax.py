@@ -3,7 +3,7 @@ r"""The softmax formula on a GPU, in Triton.
 Letters as in :mod:`steelyard.ops`::
 
     a_c = z_c + δ_c − m_c·[c = y]      M = max a      T = Σ e^(a_c − M)      l_c = (a_c − M) − log T      s_c = e^(l_c)
-    loss = v · Σ_c A_c·f(l_c)          f(l) = −l·(1 − e^l)^γ           A_c = w_c·q_c
+    loss = v · Σ_c A_c·f(l_c)          f(l) = −l·(1 − e^l)^γ           A_c = w_c·q_c          l is log_s in the code
     gradient_k = g·v · (A_k·f'(l_k) − s_k·Σ_c A_c·f'(l_c))
 
 Two kernels compute it. ``whole_rows`` has a tile of whole rows on chip, one long row or many short ones: logits are
@@ -21,23 +21,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from steelyard.ops.gpu.functions import exp, exp_for, expm1, log
+
 __all__ = ["long_rows", "whole_rows"]
 
 
 @triton.jit
-def _expm1(x):
-    """``e^x − 1`` for x ≤ 0; by u − 1 and log u, whose rounding errors cancel (Kahan)."""
-    u = tl.exp(x)
-    d = u - 1.0
-    return tl.where(d == 0.0, x, tl.where(u < 0.1, d, d * (x / tl.log(u))))
-
-
-@triton.jit
-def _lower_power(x, gamma, WHOLE: tl.constexpr):
-    """``x^(γ − 1)``: by products where γ is a small whole number."""
-    if WHOLE > 0:
-        found = x * 0.0 + 1.0
-        for _ in tl.static_range(WHOLE - 1):
+def _lower_power(x, gamma, TWICE: tl.constexpr):
+    """``x^(γ − 1)``: by products and a root where 2γ is a small whole number, TWICE; else that is −1."""
+    if TWICE == 1:
+        found = 1.0 / tl.sqrt(x)
+    elif TWICE > 1:
+        found = tl.where(x == x, 1.0, x)
+        if TWICE % 2 == 1:
+            found = tl.sqrt(x)
+        for _ in tl.static_range(TWICE // 2 - 1):
             found = found * x
     else:
         found = tl.exp((gamma - 1.0) * tl.log(x))
@@ -45,30 +43,29 @@ def _lower_power(x, gamma, WHOLE: tl.constexpr):
 
 
 @triton.jit
-def _focused(l, gamma, WHOLE: tl.constexpr):
-    """``f(l)``, and 0 where s has rounded to 1; WHOLE is 0 for γ = 0, −1 for a γ that is not small and whole."""
-    if WHOLE == 0:
-        found = -l
+def _focused(log_s, gamma, TWICE: tl.constexpr):
+    """``f(log_s)``, and 0 where s has rounded to 1; TWICE as above, 0 for γ = 0."""
+    if TWICE == 0:
+        found = -log_s
     else:
-        rest = -_expm1(l)
+        rest = -expm1(log_s)
         sure = rest == 0.0
         rest = tl.where(sure, 1.0, rest)
-        found = tl.where(sure, 0.0, -l * (_lower_power(rest, gamma, WHOLE) * rest))
+        found = tl.where(sure, 0.0, -log_s * (_lower_power(rest, gamma, TWICE) * rest))
     return found
 
 
 @triton.jit
-def _slope(l, gamma, WHOLE: tl.constexpr):
-    """``f'(l) = −(1 − s)^γ + γ·l·s·(1 − s)^(γ−1)``, and 0 where s has rounded to 1."""
-    if WHOLE == 0:
-        found = l * 0.0 - 1.0
-        found = tl.where(l == l, -1.0, found)  # −1 at l = −inf, too
+def _slope(log_s, gamma, TWICE: tl.constexpr):
+    """``f'(log_s) = −(1 − s)^γ + γ·log_s·s·(1 − s)^(γ−1)``, and 0 where s has rounded to 1."""
+    if TWICE == 0:
+        found = tl.where(log_s == log_s, -1.0, log_s)
     else:
-        rest = -_expm1(l)
+        rest = -expm1(log_s)
         sure = rest == 0.0
         rest = tl.where(sure, 1.0, rest)
-        lower = _lower_power(rest, gamma, WHOLE)
-        l_times_s = tl.where(l == float("-inf"), 0.0, l * tl.exp(l))
+        lower = _lower_power(rest, gamma, TWICE)
+        l_times_s = tl.where(log_s == float("-inf"), 0.0, log_s * exp(log_s))
         found = tl.where(sure, 0.0, gamma * l_times_s * lower - lower * rest)
     return found
 
@@ -134,9 +131,9 @@ def whole_rows(
     z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
     gamma, keep, spread, ignore,
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
-    OFFSET: tl.constexpr, MARGIN: tl.constexpr, WHOLE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
     STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, WIDE: tl.constexpr,
-    ROWS: tl.constexpr, CLASSES: tl.constexpr,
+    FULL: tl.constexpr, ROWS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """A tile of whole rows, on chip from its one read to its one write."""
     if CHECKED:  # noqa: SIM102  # the gradient is there, and right unless it was made for another upstream one
@@ -160,9 +157,9 @@ def whole_rows(
     a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, False)
     top = tl.max(a, 1)
     a = a - top[:, None]
-    e = tl.exp(a)
+    e = exp_for(a, FULL)
     sum_e = tl.sum(e, 1)
-    log_sum = tl.log(sum_e)
+    log_sum = log(sum_e)
     row_weight = tl.zeros([ROWS], tl.float32) + 1.0
     if ROW_WEIGHT:
         row_weight = tl.load(v + row * v_step, mask=live, other=0.0)
@@ -177,12 +174,12 @@ def whole_rows(
         if WEIGHT:
             own_w = tl.load(w + label, mask=label >= 0, other=0.0)
         if LOSS:
-            found = _focused(own_l, gamma, WHOLE) * own_w
+            found = _focused(own_l, gamma, TWICE) * own_w
         if GRAD:
-            pushed = upstream * own_w * _slope(own_l, gamma, WHOLE)
+            pushed = upstream * own_w * _slope(own_l, gamma, TWICE)
             slope = tl.where(hot, pushed[:, None], 0.0)
     else:
-        l = a - log_sum[:, None]
+        log_s = a - log_sum[:, None]
         q_place = place
         if SOFT:
             q_place = i0 * q0 + i1 * q1 + i2 * q2 + i[:, None] * q3 + _step(c, qc, WIDE)[None, :]
@@ -190,10 +187,10 @@ def whole_rows(
         if BY_TARGET and WEIGHT:
             mass = mass * tl.sum(own, 1)[:, None]
         if LOSS:
-            terms = mass * _focused(l, gamma, WHOLE)
-            found = tl.sum(tl.where((mass == 0.0) & (l == float("-inf")), 0.0, terms), 1)
+            terms = mass * _focused(log_s, gamma, TWICE)
+            found = tl.sum(tl.where((mass == 0.0) & (log_s == float("-inf")), 0.0, terms), 1)
         if GRAD:
-            slope = upstream[:, None] * mass * _slope(l, gamma, WHOLE)
+            slope = upstream[:, None] * mass * _slope(log_s, gamma, TWICE)
             slope = tl.where(mask, slope, 0.0)
             pushed = tl.sum(slope, 1)
 
@@ -221,9 +218,9 @@ def long_rows(
     z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
     gamma, keep, spread, ignore, all_blocks,
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
-    OFFSET: tl.constexpr, MARGIN: tl.constexpr, WHOLE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
     STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, WIDE: tl.constexpr,
-    ROWS: tl.constexpr, CLASSES: tl.constexpr,
+    FULL: tl.constexpr, ROWS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """Rows too long to be kept on chip, walked over tile by tile: ``M`` and ``T`` first, then what needs them."""
     if CHECKED:  # noqa: SIM102  # as above
@@ -268,7 +265,7 @@ def long_rows(
                     place = z_base[:, None] + _step(c, zc, WIDE)[None, :]
                     a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, True)
                     # Whichever of the two is smaller is brought to the other's scale: one exponential serves both.
-                    e = tl.where(a == float("-inf"), 0.0, tl.exp(-tl.abs(lane_top - a)))
+                    e = tl.where(a == float("-inf"), 0.0, exp_for(-tl.abs(lane_top - a), FULL))
                     lane_sum = tl.where(a > lane_top, lane_sum * e + 1.0, lane_sum + e)
                     lane_top = tl.where(a > lane_top, a, lane_top)
                 if GENERAL:
@@ -282,8 +279,8 @@ def long_rows(
         else:
             top = tl.max(lane_top, 1)
             shift = tl.where(lane_top == float("-inf"), top[:, None], lane_top)
-            sum_e = tl.sum(lane_sum * tl.exp(shift - top[:, None]), 1)
-        log_sum = tl.log(sum_e)
+            sum_e = tl.sum(lane_sum * exp_for(shift - top[:, None], FULL), 1)
+        log_sum = log(sum_e)
         factor = tl.zeros([ROWS], tl.float32) + 1.0
         if BY_TARGET and WEIGHT:
             factor = tl.sum(lane_own, 1)
@@ -302,10 +299,10 @@ def long_rows(
             own_w = tl.zeros([ROWS], tl.float32) + 1.0
             if WEIGHT:
                 own_w = tl.load(w + label, mask=label >= 0, other=0.0)
-            found = _focused(own_l, gamma, WHOLE) * own_w
+            found = _focused(own_l, gamma, TWICE) * own_w
             if GRAD:
-                pushed = upstream * own_w * _slope(own_l, gamma, WHOLE)
-        elif WHOLE == 0:
+                pushed = upstream * own_w * _slope(own_l, gamma, TWICE)
+        elif TWICE == 0:
             pushed = -upstream * (factor * tl.sum(lane_mass, 1))
         else:
             lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
@@ -317,21 +314,21 @@ def long_rows(
                 hot = c[None, :] == label[:, None]
                 place = z_base[:, None] + _step(c, zc, WIDE)[None, :]
                 a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, True)
-                l = (a - top[:, None]) - log_sum[:, None]
+                log_s = (a - top[:, None]) - log_sum[:, None]
                 q_place = q_base[:, None] + _step(c, qc, WIDE)[None, :]
                 mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
                 mass = mass * factor[:, None]
                 if LOSS:
-                    terms = mass * _focused(l, gamma, WHOLE)
-                    lane_loss += tl.where((mass == 0.0) & ((l == float("-inf")) | (mask == 0)), 0.0, terms)
+                    terms = mass * _focused(log_s, gamma, TWICE)
+                    lane_loss += tl.where((mass == 0.0) & ((log_s == float("-inf")) | (mask == 0)), 0.0, terms)
                 if GRAD:
-                    push = upstream[:, None] * mass * _slope(l, gamma, WHOLE)
+                    push = upstream[:, None] * mass * _slope(log_s, gamma, TWICE)
                     lane_push += tl.where(mask, push, 0.0)
             found = tl.sum(lane_loss, 1)
             pushed = tl.sum(lane_push, 1)
 
         # The last walk, backwards.
-        if GRAD or ((LOSS and GENERAL) and (WHOLE == 0)):
+        if GRAD or ((LOSS and GENERAL) and (TWICE == 0)):
             lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
             for step in range(0, tiles):
                 c = (tiles - 1 - step) * CLASSES + tl.arange(0, CLASSES)
@@ -340,26 +337,26 @@ def long_rows(
                 hot = c[None, :] == label[:, None]
                 place = z_base[:, None] + _step(c, zc, WIDE)[None, :]
                 a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, False)
-                l = (a - top[:, None]) - log_sum[:, None]
+                log_s = (a - top[:, None]) - log_sum[:, None]
                 if GENERAL:
                     q_place = q_base[:, None] + _step(c, qc, WIDE)[None, :]
                     mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
                     mass = mass * factor[:, None]
-                    if LOSS and WHOLE == 0:
-                        terms = mass * -l
-                        lane_loss += tl.where((mass == 0.0) & ((l == float("-inf")) | (mask == 0)), 0.0, terms)
+                    if LOSS and TWICE == 0:
+                        terms = mass * -log_s
+                        lane_loss += tl.where((mass == 0.0) & ((log_s == float("-inf")) | (mask == 0)), 0.0, terms)
                     if GRAD:
-                        slope = upstream[:, None] * mass * _slope(l, gamma, WHOLE)
+                        slope = upstream[:, None] * mass * _slope(log_s, gamma, TWICE)
                 elif GRAD:
                     slope = tl.where(hot, pushed[:, None], 0.0)
                 if GRAD:
-                    result = slope - tl.exp(l) * pushed[:, None]
+                    result = slope - exp_for(log_s, FULL) * pushed[:, None]
                     result = tl.where(kept[:, None], result, 0.0)
                     g_place = g_base[:, None] + _step(c, gc, WIDE)[None, :]
                     tl.store(
                         grad + g_place, result.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first"
                     )  # fmt: skip
-            if GENERAL and WHOLE == 0:
+            if GENERAL and TWICE == 0:
                 found = tl.sum(lane_loss, 1)
 
         if LOSS:

@@ -73,12 +73,14 @@ def launch(
     made = Results(
         None if loss == UNASKED else
         input.new_empty(rows if loss == EACH else [count // inner * blocks], dtype=torch.float32),
-        (input.new_empty(rows, dtype=torch.float32), input.new_empty(rows, dtype=torch.float32)) if statistics else None,
+        None if not statistics else
+        (input.new_empty(rows, dtype=torch.float32), input.new_empty(rows, dtype=torch.float32)),
         gradient,
     )  # fmt: skip
     maximum, total = saved or made.statistics or (input, input)
+    gamma = float(gamma)
     reach = max(abs(step) for step in steps) * classes
-    whole = int(gamma) if gamma in (0.0, 1.0, 2.0, 3.0, 4.0) else -1
+    twice = int(2 * gamma) if gamma <= 4 and (2 * gamma).is_integer() else -1
     v, v_step = _of_rows(row_weight, input)
     up, up_step = _of_rows(upstream, input)
     arguments = (
@@ -86,14 +88,14 @@ def launch(
         _or(_packed(margin), input), up, _or(used, input), maximum, total, _or(made.loss, input), _or(gradient, input),
         classes, inner, blocks, sizes[1], sizes[2], v_step, up_step,
         *(step for stride, of_class in zip(strides, steps, strict=True) for step in (*stride, of_class)),
-        float(gamma), 1.0 - smoothing, smoothing / classes, ignore_index,
+        gamma, 1.0 - smoothing, smoothing / classes, ignore_index,
     )  # fmt: skip
     flags: dict[str, Any] = {
         "SOFT": soft, "GENERAL": soft or smoothing != 0.0, "BY_TARGET": smooth_by_target,
         "WEIGHT": weight is not None, "ROW_WEIGHT": row_weight is not None, "OFFSET": offset is not None,
-        "MARGIN": margin is not None and not soft, "WHOLE": whole, "LOSS": loss, "GRAD": upstream is not None,
+        "MARGIN": margin is not None and not soft, "TWICE": twice, "LOSS": loss, "GRAD": upstream is not None,
         "STATISTICS": statistics, "SAVED": saved is not None, "CHECKED": used is not None, "WIDE": reach >= 2**31,
-        "ROWS": plan.rows, "CLASSES": plan.classes, "num_warps": plan.warps,
+        "FULL": input.dtype == torch.float32, "ROWS": plan.rows, "CLASSES": plan.classes, "num_warps": plan.warps,
     }  # fmt: skip
     with device_of(input):
         if plan.whole:
