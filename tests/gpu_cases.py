@@ -48,6 +48,25 @@ def _rounded(convert: Any) -> Any:
     return to
 
 
+class _Patched:
+    """The interpreter's patches of Triton's language, made once for each function and not anew for each call of it."""
+
+    def __init__(self, patch: Any) -> None:
+        self.patch, self.scopes = patch, {}
+
+    def __call__(self, function: Any) -> Any:
+        if function not in self.scopes:
+            self.scopes[function] = self.patch(function)
+        return self
+
+    def restore(self) -> None:
+        """Later."""
+
+    def restore_all(self) -> None:
+        for scope in reversed(self.scopes.values()):
+            scope.restore()
+
+
 @contextmanager
 def interpreted() -> Iterator[None]:
     """Tensors on the CPU meet the GPU's kernels, unless there is a GPU."""
@@ -58,7 +77,12 @@ def interpreted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"), cpu.using("reference"):
         patch.setattr(gpu, "DEVICES", {"cpu"})
         patch.setattr(interpreter, "_convert_float", _rounded(interpreter._convert_float))
-        yield
+        patched = _Patched(interpreter._patch_lang)
+        patch.setattr(interpreter, "_patch_lang", patched)
+        try:
+            yield
+        finally:
+            patched.restore_all()
 
 
 @contextmanager

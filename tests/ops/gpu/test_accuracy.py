@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from steelyard.ops.gpu import _launch
 
-F32, BF16, F16 = DTYPES
+F32, BF16, _ = DTYPES
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {},
     "smoothing": {"given": ("weight",), "smoothing": 0.1},
@@ -78,12 +78,12 @@ def _rows(
 
 
 POOL = [(1, 1), (13, 2), (160, 10), (64, 13), (32, 257)]
-"""Rows enough that the largest of eager's errors is no matter of luck, in few programs: they take the interpreter long."""
+"""Rows enough that the largest of eager's errors is no matter of luck, in the few programs that tests have time for."""
 
 
 @pytest.mark.parametrize(
     ("dtype", "spread"),
-    [(F32, "normal"), (F32, "confident"), (F32, "shifted"), (BF16, "normal"), (BF16, "confident"), (F16, "normal")],
+    [(F32, "normal"), (F32, "confident"), (F32, "shifted"), (BF16, "normal"), (BF16, "confident")],
     ids=str,
 )
 @pytest.mark.parametrize("name", ROWS)
@@ -98,7 +98,7 @@ def test_a_long_tail_is_no_worse_than_eager(name: str) -> None:
         _judge(_rows([(6, 8142)], F32, "normal", name), F32, FACTOR)
 
 
-@pytest.mark.parametrize(("dtype", "spread"), [(F32, "normal"), (F32, "shifted"), (BF16, "normal")], ids=str)
+@pytest.mark.parametrize(("dtype", "spread"), [(F32, "shifted"), (BF16, "normal")], ids=str)
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_walked_over_tile_by_tile_are_no_worse_than_eager(name: str, spread: str, dtype: torch.dtype) -> None:
     """With rows side by side, of which a program takes 32 at a time."""

@@ -15,9 +15,9 @@ from steelyard.ops import gpu, reference
 from steelyard.ops.gpu import _launch, softmax_launch
 
 # One class, two, off any vector width, past a power of two; dense prediction, whose rows lie side by side.
-SHAPES = [(1, 1), (3, 2), (7, 13), (5, 257), (4, 21, 9, 7)]
+SHAPES = [(3, 2), (5, 257), (4, 21, 9, 7)]
 # As small as each shape of the grid can be seen in: the interpreter takes a millisecond for a tile.
-SMALL = [(1, 1), (3, 2), (4, 13), (2, 5, 3, 5), (6,), (1, 9, 33)]
+SMALL = [(1, 1), (3, 13), (2, 5, 3, 2), (6,), (1, 9, 33)]
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "everything for labels": {"given": ("weight", "row_weight", "offset", "margin"), "smoothing": 0.1, "gamma": 2.0},
@@ -179,7 +179,7 @@ def test_offsets_of_more_than_32_bits() -> None:
 
 
 @pytest.mark.parametrize("grid", list(GRIDS.values())[1:], ids=list(GRIDS)[1:], indirect=True)
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["weights and shifts", "everything for labels", "soft by target, gamma", "masked"])
 @pytest.mark.parametrize("spread", ["confident", "shifted"])
 def test_confident_and_shifted_logits(spread: str, name: str, grid: None) -> None:
     for dtype in (torch.float32, torch.bfloat16):

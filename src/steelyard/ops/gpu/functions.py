@@ -14,7 +14,7 @@ __all__ = ["exp", "exp_for", "expm1", "log", "log1p"]
 
 @triton.jit
 def _reduced(x):
-    """Whole n and ``e^r − 1`` with ``x = n·log 2 + r``, r small; log 2 is in two parts, the first of them with 9 bits."""
+    """Whole n and ``e^r − 1`` with ``x = n·log 2 + r``, r small; log 2 is in two parts, the first with 9 bits."""
     n = tl.floor(x * 1.4426950408889634 + 0.5)
     r = (x - n * 0.693359375) + n * 2.12194440e-4
     q = 1.0 / 120 + r * (1.0 / 720 + r * (1.0 / 5040))
