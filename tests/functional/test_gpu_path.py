@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_cases import DEVICE, NEEDS_GPU, interpreted
+from gpu_cases import DEVICE, NEEDS_GPU, dispatched, interpreted
 from torch import Tensor
 
 import steelyard
@@ -219,7 +219,8 @@ def test_linear_cross_entropy_in_chunks(dtype: torch.dtype, reduction: str, laun
         upstream = torch.linspace(-1, 2, loss.numel(), device=DEVICE).reshape(loss.shape).to(loss.dtype)
         return [loss.detach(), *torch.autograd.grad(loss, leaves, upstream)]
 
-    ours = gradients(memory_budget=4 * 5 * dtype.itemsize)
+    with dispatched():
+        ours = gradients(memory_budget=4 * 5 * dtype.itemsize)
     # Three chunks; where they are summed up, one kernel each for loss and gradient.
     one = ["softmax sums and gradient"] * 3
     # With one upstream gradient for each row, logits are made again in the backward pass.

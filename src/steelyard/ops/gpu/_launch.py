@@ -32,7 +32,7 @@ class Limits:
     """
 
     tile: int = 4096  # elements of a program that takes many short rows
-    on_chip: int = 32768  # elements of a row, or of rows side by side, that are kept in registers
+    on_chip: int = 32768  # elements of a row, or of rows side by side, that are kept in registers; or half as many
     stream: int = 8192  # elements at a time of a row that is too long for that
     elements: int = 2048  # of a program of the sigmoid kernel
     processors: int = 0  # multiprocessors to keep busy; 0: as many as the device has
@@ -133,7 +133,8 @@ def row_plan(
 ) -> Plan:
     """Tile and grid for ``outer`` times ``inner`` rows; with ``rows_side_by_side`` neighbours in memory are rows.
 
-    ``light``: whether logits are all that is kept of a row; where each class has a mass of its own, it takes as much.
+    ``light``: whether half-precision logits are all that is kept of a row. Those of float32 take twice the room, and
+    where each class has a mass of its own, that does.
     """
     now = LIMITS[-1]
     processors, cache = _machine(of.device)

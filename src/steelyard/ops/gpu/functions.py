@@ -55,9 +55,8 @@ def expm1(x):
 
 
 @triton.jit
-def _log_ratio(over, under):
-    """``log((under + over)/(under − over))``, of small ratios, twice the series of artanh."""
-    s = tl.div_rn(over, under)
+def _twice_artanh(s):
+    """``log((1 + s)/(1 − s))`` of a small s, by its series."""
     t = s * s
     return 2.0 * s + (2.0 * s) * t * (1.0 / 3 + t * (1.0 / 5 + t * (1.0 / 7 + t * (1.0 / 9))))
 
@@ -66,17 +65,21 @@ def _log_ratio(over, under):
 def log1p(x):
     """``log(1 + x)`` for x in [0, 1]."""
     large = x > 0.41421356
-    found = _log_ratio(tl.where(large, x - 1.0, x), tl.where(large, x + 3.0, x + 2.0))
+    found = _twice_artanh(tl.div_rn(tl.where(large, x - 1.0, x), tl.where(large, x + 3.0, x + 2.0)))
     return tl.where(large, 0.6931471805599453 + found, found)
 
 
 @triton.jit
 def log(x):
-    """``log x`` for x ≥ 1, normal; NaN and infinity are left as they are."""
+    """``log x`` for x ≥ 1, normal; NaN and infinity are left as they are.
+
+    Near 1 the quick division is off by two bits, of a logarithm that x itself, being rounded, leaves fewer digits. The
+    exact one calls a function, before which a program saves its registers.
+    """
     whole = x.to(tl.int32, bitcast=True)
     n = (whole - 0x3F3504F3) >> 23  # such that the rest is between √½ and √2
     m = (whole - (n << 23)).to(tl.float32, bitcast=True)
     f = m - 1.0
     k = n.to(tl.float32)
-    found = k * 0.693359375 + (_log_ratio(f, f + 2.0) - k * 2.12194440e-4)
+    found = k * 0.693359375 + (_twice_artanh(f / (f + 2.0)) - k * 2.12194440e-4)
     return tl.where(x - x == 0.0, found, x)

@@ -65,7 +65,8 @@ def launch(
     sizes, strides = axes
     count, inner = math.prod(rows), sizes[3]
     plan = row_plan(
-        classes, count // inner, inner, of=input, itemsize=input.element_size(), light=not (soft or smoothing != 0.0),
+        classes, count // inner, inner, of=input, itemsize=input.element_size(),
+        light=not (soft or smoothing != 0.0 or input.dtype == torch.float32),
         rows_side_by_side=0 < strides[0][3] < steps[0] and inner > 1,
     )  # fmt: skip
     blocks = -(-inner // plan.rows)
