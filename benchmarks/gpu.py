@@ -2,9 +2,9 @@
 
 Right first: loss and gradient of every contender are held against PyTorch's line in float64 before anything is timed.
 Contenders take turns in a new order every round, between events of the device, on inputs that take turns too, so many
-that none of them is in the cache when its turn comes (64 of them at most). The floor is a copy on the device, of as many
-bytes as a loss has to move: logits in, gradient out, a dense target in. Beside eager PyTorch run `torch.compile`, refused
-unless it captured one whole graph, and Liger-Kernel and torchvision where they are installed.
+that none of them is in the cache when its turn comes (64 of them at most). The floor is a copy on the device, of as
+many bytes as a loss has to move: logits in, gradient out, a dense target in. Beside eager PyTorch run `torch.compile`,
+refused unless it captured one whole graph, and Liger-Kernel and torchvision where they are installed.
 
 `--dry` runs everything on tiny tensors of the CPU, the kernels under Triton's interpreter: it shows that this script
 works, and its times mean nothing.
