@@ -9,7 +9,7 @@ import torch
 
 from steelyard._errors import choice
 from steelyard._version import __version__
-from steelyard.ops import cpu
+from steelyard.ops import cpu, gpu
 
 __all__ = ["show_config"]
 
@@ -23,7 +23,9 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
     Returns:
         None, or with ``"dicts"`` a dictionary that JSON can hold: ``"steelyard"`` and ``"torch"``, the versions;
         ``"cpu"``, the implementation that CPU tensors meet; ``"cpu available"``, those that this machine can run,
-        slowest first; ``"other devices"``, which is ``"reference"``, the formulas in plain PyTorch; ``"threads"``, how
+        slowest first; ``"cuda"``, the implementation that tensors on a GPU meet: ``"triton"``, the kernels (float64
+        meets the reference there), or where Triton is missing ``"reference"``, the formulas in plain PyTorch;
+        ``"triton"``, its version or None; ``"other devices"``, which is ``"reference"``; ``"threads"``, how
         many a kernel may use; ``"thread source"`` and ``"huge pages"``, None where there are no kernels;
         ``"STEELYARD_CPU"``, the environment variable that chooses the implementation when the library is imported, or
         None.
@@ -42,6 +44,8 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
         "torch": str(torch.__version__),
         "cpu": cpu.selected(),
         "cpu available": list(cpu.available()),
+        "cuda": "triton" if gpu.installed() else "reference",
+        "triton": gpu.version(),
         "other devices": "reference",
         "threads": cpu.threads(),
         "thread source": details.get("threads"),
@@ -68,9 +72,16 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("huge pages", found["huge pages"]))
     return [
         *lines,
+        ("CUDA tensors", _on_gpu(found)),
         ("other devices", f"reference, {_PLAIN}"),
         (cpu.VARIABLE, "not set" if found[cpu.VARIABLE] is None else repr(found[cpu.VARIABLE])),
     ]
+
+
+def _on_gpu(found: dict[str, Any]) -> str:
+    if found["triton"] is None:
+        return f"reference, {_PLAIN}; there is no Triton to compile kernels with"
+    return f"triton, kernels by Triton {found['triton']}; float64 meets the reference"
 
 
 _PLAIN = "the formulas in plain PyTorch"

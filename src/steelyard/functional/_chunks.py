@@ -20,7 +20,7 @@ from steelyard.functional import _direct
 from steelyard.functional._check import per_row
 from steelyard.functional._family import SoftmaxTerms
 from steelyard.functional._reduce import ordered_sum
-from steelyard.ops import accumulation_dtype, cpu
+from steelyard.ops import accumulation_dtype, cpu, gpu
 
 __all__ = ["LEAST_ROWS", "Layer", "chunked", "rows_within", "shape_only"]
 
@@ -31,6 +31,9 @@ LEAST_ROWS = 1024
 """Rows at a time at least, likewise: below some hundreds a matrix product is slow, whatever it saves."""
 
 _CLASSES = 4096  # of a half-precision gradient that are widened at a time
+
+# From PyTorch 2.8 on a product of half-precision matrices on a GPU can be had in float32, as cuBLAS sums it.
+_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype")
 
 
 class Layer(NamedTuple):
@@ -96,7 +99,10 @@ def chunked(
 
 def _upstream(divisor: Tensor | float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What a sum that is divided meets in its backward pass; half precision has no room for gradients without it."""
-    upstream = torch.as_tensor(divisor, dtype=dtype, device=device).detach().reciprocal()
+    if isinstance(divisor, Tensor):
+        upstream = divisor.detach().to(device, dtype).reciprocal()
+    else:  # a fill on the device, where a copy from the host would wait for it
+        upstream = torch.full((), divisor, dtype=dtype, device=device).reciprocal()
     return torch.where(upstream.isfinite() & (upstream > 0), upstream, torch.ones_like(upstream))
 
 
@@ -144,6 +150,9 @@ class _Gradients:
         if flat.dtype == self.weight.dtype:
             self.weight.addmm_(flat.t(), features)
             return
+        if flat.is_cuda and _WIDE_PRODUCTS:
+            self.weight += torch.ops.aten.mm.dtype(flat.t(), features, self.weight.dtype)
+            return
         features = features.to(self.weight.dtype)
         for start in range(0, flat.shape[1], _CLASSES):
             part = flat[:, start : start + _CLASSES].to(self.weight.dtype)
@@ -176,10 +185,19 @@ class _Chunked(torch.autograd.Function):
         losses = []
         for rows in _slices(layer, call.size):
             logits, some = layer.logits(rows), terms.rows(rows)
-            loss, maximum, total = _losses(logits, some)
+            # On a GPU loss and gradient come from one kernel, which writes over the logits as it reads them.
+            at_once = (
+                None if gradients is None else gpu.softmax_sums(logits, some[0], call.upstream, *some[1:], out=logits)
+            )
+            if at_once is not None and gradients is not None:
+                loss = at_once[0]
+                gradients.add(rows, at_once[1])
+            else:
+                loss, maximum, total = _losses(logits, some)
+                if gradients is not None:
+                    upstream = call.upstream.expand_as(loss).contiguous()
+                    gradients.add(rows, _gradient(upstream, logits, some, maximum, total))
             losses.append(ordered_sum(loss.double()).to(loss.dtype) if call.reduced else loss)
-            if gradients is not None:
-                gradients.add(rows, _gradient(call.upstream.expand_as(loss).contiguous(), logits, some, maximum, total))
             del logits  # before the next ones are made, or there would be two chunks
         call.ready = gradients
         if not call.reduced:
@@ -217,6 +235,8 @@ def _gradient(upstream: Tensor, logits: Tensor, terms: SoftmaxTerms, maximum: Te
         settings = (*terms, upstream, 1.0, maximum, total)
         if cpu.kernels.softmax_backward(logits, *settings, logits, cpu.threads()):
             return logits
+    if gpu.ready(logits):
+        return gpu.softmax_loss_backward(upstream, logits, terms[0], maximum, total, *terms[1:], out=logits)
     result: Tensor = torch.ops.steelyard.softmax_loss_backward(upstream, logits, terms[0], maximum, total, *terms[1:])
     return result
 

@@ -24,7 +24,7 @@ from steelyard.functional._check import result_dtype
 from steelyard.functional._denominator import label_terms, sigmoid_denominator
 from steelyard.ops import accumulation_dtype, class_dim, cpu
 
-__all__ = ["again", "sigmoid", "softmax", "undisturbed"]
+__all__ = ["again", "saving_elsewhere", "sigmoid", "softmax", "undisturbed"]
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _EMPTY = ("nan", "zero", "raise")
@@ -166,7 +166,7 @@ def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor 
         loss = room_for_a_number(accumulation_dtype(dtype))
         if recording and inplace:
             call.statistics = call.room(input)
-        elif recording and not _saving_elsewhere():
+        elif recording and not saving_elsewhere():
             call.gradient = torch.empty_like(input)
             call.upstream = guess(input)
         if not call.scalar(input, loss, call.upstream, call.gradient):
@@ -185,7 +185,7 @@ def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor 
     return _derive(input, call)  # type: ignore[no-any-return]
 
 
-def _saving_elsewhere() -> bool:
+def saving_elsewhere() -> bool:
     """Whether somebody (checkpointing, offloading) decides where saved tensors go: a gradient kept here escapes."""
     return _saved_tensor_hooks is None or _saved_tensor_hooks(True) is not None
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from steelyard import ops
 from steelyard._errors import choice, refuse
 from steelyard._values import integer, number
-from steelyard.functional import _direct
+from steelyard.functional import _device, _direct
 from steelyard.functional._check import (
     as_tensor,
     check_index_or_distribution,
@@ -74,11 +74,15 @@ def softmax_family(
         label_smoothing=label_smoothing, sample_weight=sample_weight, logit_offset=logit_offset, margin=margin,
         gamma=gamma, smooth_weight=smooth_weight, denominator=denominator, empty=empty,
     )  # fmt: skip
+
+    def divisor() -> Denominator:
+        return terms.denominator(denominator, input) if isinstance(denominator, str) else denominator
+
+    fused = _device.one_number(name, _device.SOFTMAX, input, terms, reduction, divisor, empty)
+    if fused is not None:
+        return fused
     loss = per_row(name, ops.softmax_loss, input, *terms)
-    divisor = denominator
-    if reduction == "mean" and isinstance(divisor, str):
-        divisor = terms.denominator(divisor, input)
-    return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
+    return reduce(name, loss, reduction, divisor() if reduction == "mean" else 1.0, empty, result_dtype(input))
 
 
 class SoftmaxTerms(NamedTuple):
@@ -211,10 +215,7 @@ def sigmoid_family(
         else:
             p = p * share
         q = 1.0 - share
-    loss = per_row(
-        name,
-        ops.sigmoid_loss,
-        input,
+    terms = (
         target,
         v,
         p,
@@ -224,7 +225,14 @@ def sigmoid_family(
         number(name, "clip", clip, 0.0, 1.0, open_end=True),
         ignored,
     )
-    divisor = denominator
-    if reduction == "mean" and isinstance(divisor, str):
-        divisor = sigmoid_denominator(divisor, input, target, v, p, q, ignored)
-    return reduce(name, loss, reduction, divisor, empty, result_dtype(input))
+
+    def divisor() -> Denominator:
+        if isinstance(denominator, str):
+            return sigmoid_denominator(denominator, input, target, v, p, q, ignored)
+        return denominator
+
+    fused = _device.one_number(name, _device.SIGMOID, input, terms, reduction, divisor, empty)
+    if fused is not None:
+        return fused
+    loss = per_row(name, ops.sigmoid_loss, input, *terms)
+    return reduce(name, loss, reduction, divisor() if reduction == "mean" else 1.0, empty, result_dtype(input))

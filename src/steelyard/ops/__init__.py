@@ -16,7 +16,7 @@ and ``torch.ops.steelyard.sigmoid_loss``; the dispatcher picks the implementatio
 row (element) in the accumulation dtype: reductions and denominators belong to :mod:`steelyard.functional`.
 """
 
-from steelyard.ops import cpu, reference
+from steelyard.ops import cpu, gpu, reference
 from steelyard.ops.library import LabelError, check_labels, sigmoid_loss, softmax_loss
 from steelyard.ops.reference import accumulation_dtype, class_dim, of_class, per_class
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_labels",
     "class_dim",
     "cpu",
+    "gpu",
     "of_class",
     "per_class",
     "reference",

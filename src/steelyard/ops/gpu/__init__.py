@@ -1,0 +1,227 @@
+"""The Triton kernels on a GPU: the door to them, and the operators that they implement.
+
+Importing this imports no Triton: that happens when the first tensor on a GPU comes. Where Triton is missing, for
+float64, and for tensors that lie in memory in a way that the kernels do not walk, the reference serves.
+
+The dispatcher chooses by device (its key is ``CUDA`` for NVIDIA's and AMD's). The functions here take tensors of any
+device: without a GPU, Triton's interpreter runs the same kernels on the CPU, which is how the tests do it.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steelyard.ops.gpu._launch import EACH, SUMS
+from steelyard.ops.library import (
+    implement,
+    sigmoid_loss_backward_by_reference,
+    sigmoid_loss_by_reference,
+    softmax_loss_backward_by_reference,
+    softmax_loss_by_reference,
+)
+from steelyard.ops.reference import class_dim
+
+__all__ = ["DEVICES", "installed", "ready", "sigmoid_mend", "sigmoid_sums", "softmax_mend", "softmax_sums", "version"]
+
+DEVICES = {"cuda"}
+"""Types of device that meet the kernels; the tests add the CPU to them."""
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def installed() -> bool:
+    """Whether there is a Triton to import."""
+    return find_spec("triton") is not None
+
+
+def version() -> str | None:
+    """Triton's, without importing it."""
+    if not installed():
+        return None
+    for package in ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm"):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return "of an unknown version"
+
+
+@functools.cache
+def _capable(index: int) -> bool:
+    """Whether Triton compiles for this device: NVIDIA's from Volta on, and AMD's."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= (7, 0)
+
+
+def ready(input: Tensor) -> bool:
+    """Whether kernels serve such logits."""
+    if input.device.type not in DEVICES or input.dtype not in _DTYPES or not installed():
+        return False
+    return not input.is_cuda or _capable(input.device.index)
+
+
+def _plain(input: Tensor, *others: Tensor | None) -> bool:
+    """Whether kernels may follow the pointers: numbers as they stand, in one device's memory."""
+    return (
+        ready(input)
+        and input.numel() > 0
+        and all(
+            t is None or (t.device == input.device and t.layout == torch.strided and not t.is_neg())
+            for t in (input, *others)
+        )
+    )
+
+
+def _softmax_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) -> bool:
+    weight, row_weight, offset, margin = settings[:4]
+    if not _plain(input, target, weight, row_weight, offset, margin) or input.dim() == 0:
+        return False
+    dim = class_dim(input)
+    rows = input.shape[:dim] + input.shape[dim + 1 :]
+    wide = all(t is None or t.dtype == torch.float32 for t in (weight, row_weight, offset, margin))
+    fit = all(t is None or t.shape == (input.shape[dim],) for t in (weight, offset, margin))
+    fit = fit and (row_weight is None or row_weight.shape == rows)
+    return wide and fit and target.shape == (input.shape if target.is_floating_point() else rows)
+
+
+def _sigmoid_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) -> bool:
+    weight, pos_weight = settings[:2]
+    if not _plain(input, target, weight, pos_weight) or target.shape != input.shape:
+        return False
+    return all(t is None or (t.dtype == torch.float32 and _broadcasts(t, input)) for t in (weight, pos_weight))
+
+
+def _broadcasts(values: Tensor, input: Tensor) -> bool:
+    pairs = zip(reversed(values.shape), reversed(input.shape), strict=False)
+    return values.dim() <= input.dim() and all(have in (1, want) for have, want in pairs)
+
+
+# ---------------------------------------------------------------------------------------------------------- operators
+
+
+def softmax_loss(input: Tensor, target: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """``steelyard::softmax_loss``: one read of the logits."""
+    if _softmax_serves(input, target, settings):
+        from steelyard.ops.gpu import softmax_launch
+
+        found = softmax_launch.launch(input, target, *settings, loss=EACH, statistics=True)
+        if found is not None:
+            assert found.loss is not None
+            assert found.statistics is not None
+            return found.loss, *found.statistics
+    return softmax_loss_by_reference(input, target, *settings)
+
+
+def softmax_loss_backward(
+    grad: Tensor,
+    input: Tensor,
+    target: Tensor,
+    maximum: Tensor,
+    total: Tensor,
+    *settings: Any,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``steelyard::softmax_loss_backward``: one read, one write; ``out`` may be ``input`` itself."""
+    if _softmax_serves(input, target, settings) and _plain(input, grad, maximum, total):
+        from steelyard.ops.gpu import softmax_launch
+
+        saved = (maximum.contiguous(), total.contiguous())
+        found = softmax_launch.launch(input, target, *settings, saved=saved, upstream=grad.float(), gradient=out)
+        if found is not None:
+            assert found.gradient is not None
+            return found.gradient
+    return softmax_loss_backward_by_reference(grad, input, target, maximum, total, *settings)
+
+
+def sigmoid_loss(input: Tensor, target: Tensor, *settings: Any) -> Tensor:
+    """``steelyard::sigmoid_loss``: one read of logits and targets."""
+    if _sigmoid_serves(input, target, settings):
+        from steelyard.ops.gpu import sigmoid
+
+        found = sigmoid.launch(input, target, *settings, loss=EACH)
+        if found is not None:
+            assert found.loss is not None
+            return found.loss
+    return sigmoid_loss_by_reference(input, target, *settings)
+
+
+def sigmoid_loss_backward(
+    grad: Tensor, input: Tensor, target: Tensor, *settings: Any, out: Tensor | None = None
+) -> Tensor:
+    """``steelyard::sigmoid_loss_backward``: one read, one write; ``out`` may be ``input`` itself."""
+    if _sigmoid_serves(input, target, settings) and _plain(input, grad):
+        from steelyard.ops.gpu import sigmoid
+
+        found = sigmoid.launch(input, target, *settings, upstream=grad.float(), gradient=out)
+        if found is not None:
+            assert found.gradient is not None
+            return found.gradient
+    return sigmoid_loss_backward_by_reference(grad, input, target, *settings)
+
+
+implement("softmax_loss", softmax_loss, "CUDA")
+implement("softmax_loss_backward", softmax_loss_backward, "CUDA")
+implement("sigmoid_loss", sigmoid_loss, "CUDA")
+implement("sigmoid_loss_backward", sigmoid_loss_backward, "CUDA")
+
+
+# --------------------------------------------------------------------------------- the gradient in the forward pass
+
+
+def softmax_sums(
+    input: Tensor, target: Tensor, upstream: Tensor, *settings: Any, out: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Numbers that add up to the sum of the losses, and the gradient for one upstream gradient, 0-d, of all of them.
+
+    One read and one write; ``out`` may be ``input`` itself. None where the reference is due.
+    """
+    if not _softmax_serves(input, target, settings):
+        return None
+    from steelyard.ops.gpu import softmax_launch
+
+    found = softmax_launch.launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
+    if found is None:
+        return None
+    assert found.loss is not None
+    assert found.gradient is not None
+    return found.loss, found.gradient
+
+
+def softmax_mend(
+    input: Tensor, target: Tensor, upstream: Tensor, used: Tensor, gradient: Tensor, *settings: Any
+) -> None:
+    """Compute the gradient again if ``upstream`` is another than was ``used``: the device looks, and nobody waits."""
+    from steelyard.ops.gpu import softmax_launch
+
+    softmax_launch.launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
+
+
+def sigmoid_sums(
+    input: Tensor, target: Tensor, upstream: Tensor, *settings: Any, out: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """As :func:`softmax_sums`, for the sigmoid formula."""
+    if not _sigmoid_serves(input, target, settings):
+        return None
+    from steelyard.ops.gpu import sigmoid
+
+    found = sigmoid.launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
+    if found is None:
+        return None
+    assert found.loss is not None
+    assert found.gradient is not None
+    return found.loss, found.gradient
+
+
+def sigmoid_mend(
+    input: Tensor, target: Tensor, upstream: Tensor, used: Tensor, gradient: Tensor, *settings: Any
+) -> None:
+    """As :func:`softmax_mend`, for the sigmoid formula."""
+    from steelyard.ops.gpu import sigmoid
+
+    sigmoid.launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)

@@ -1,0 +1,205 @@
+r"""The sigmoid formula on a GPU, in Triton.
+
+Letters as in :mod:`steelyard.ops`::
+
+    loss = v · [ P·t·(1 − σ)^γ₊·(−log σ) + Q·(1 − t)·σ₋^γ₋·(−log(1 − σ₋)) ]      σ₋ = max(σ − κ, 0)
+
+One kernel, one pass: logit and target are read once, and where the gradient is asked for it is written in the same
+pass. Everything is float32 between the load and the store. Each sum has an order that depends on shapes only: there
+are no atomics.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan
+from steelyard.ops.gpu.functions import exp, log1p
+
+__all__ = ["launch"]
+
+
+@triton.jit
+def _place(i, i0, i1, i2, i3, s0, s1, s2, s3, FLAT: tl.constexpr):
+    """Where an element is: one behind the other in the order of the walk, or by strides."""
+    if FLAT:
+        found = i
+    else:
+        found = i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3
+    return found
+
+
+@triton.jit
+def elements(
+    z, t, v, pos, up, used, loss, grad,
+    count, n1, n2, n3,
+    z0, z1, z2, z3, t0, t1, t2, t3, v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+    negative, gamma_pos, gamma_neg, clip, ignore,
+    WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
+    CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    CHECKED: tl.constexpr, Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr,
+    U_FLAT: tl.constexpr, L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    """A stretch of elements."""
+    if CHECKED:  # noqa: SIM102  # the gradient is there, and right unless it was made for another upstream one
+        if tl.load(used) == tl.load(up):
+            return
+    block = tl.program_id(0)
+    if WIDE:
+        block = block.to(tl.int64)
+    i = block * SIZE + tl.arange(0, SIZE)
+    live = i < count
+    i0, i1, i2, i3 = i // n3 // n2 // n1, i // n3 // n2 % n1, i // n3 % n2, i % n3
+
+    logit = tl.load(z + _place(i, i0, i1, i2, i3, z0, z1, z2, z3, Z_FLAT), mask=live, other=0.0).to(tl.float32)
+    given = tl.load(t + _place(i, i0, i1, i2, i3, t0, t1, t2, t3, T_FLAT), mask=live, other=0)
+    kept = live
+    if IGNORE:
+        if WHOLE_TARGET:
+            kept = live & (given.to(tl.int64) != ignore)
+        else:
+            kept = live & (given != ignore)
+    target = given.to(tl.float32)
+    logit = tl.where(kept, logit, 0.0)
+    target = tl.where(kept, target, 0.0)
+
+    odds = exp(-tl.abs(logit))
+    shared = log1p(odds)
+    less_log_p = tl.where(logit < 0.0, -logit, 0.0) + shared
+    less_log_n = tl.where(logit < 0.0, 0.0, logit) + shared
+    rest = tl.div_rn(tl.zeros([SIZE], tl.float32) + 1.0, 1.0 + odds)
+    p = tl.where(logit < 0.0, odds * rest, rest)
+    n = tl.where(logit < 0.0, rest, odds * rest)
+
+    positive = less_log_p
+    positive_slope = -n
+    if FOCUS_POS:
+        focus = tl.exp(-gamma_pos * less_log_n)
+        positive = focus * less_log_p
+        positive_slope = -focus * (n + gamma_pos * p * less_log_p)
+    if CLIP:
+        u = p - clip
+        easy = u <= 0.0
+        u = tl.where(easy, 0.5, u)
+        other = tl.where(easy, 0.5, n + clip)
+        log_other = tl.log(other)
+        focus = tl.exp(gamma_neg * tl.log(u))
+        opposed = tl.where(easy, 0.0, -log_other * focus)
+        opposed_slope = tl.where(easy, 0.0, p * n * focus * (1.0 / other - gamma_neg * log_other / u))
+    else:
+        opposed = less_log_n
+        opposed_slope = p
+        if FOCUS_NEG:
+            focus = tl.exp(-gamma_neg * less_log_p)
+            opposed = focus * less_log_n
+            opposed_slope = focus * (p + gamma_neg * n * less_log_n)
+
+    of_positive = target
+    if POS_WEIGHT:
+        of_positive = target * tl.load(pos + _place(i, i0, i1, i2, i3, p0, p1, p2, p3, P_FLAT), mask=live, other=0.0)
+    of_negative = (1.0 - target) * negative
+    factor = 1.0
+    if WEIGHT:
+        factor = tl.load(v + _place(i, i0, i1, i2, i3, v0, v1, v2, v3, V_FLAT), mask=live, other=0.0)
+    if LOSS:
+        found = (of_positive * positive + of_negative * opposed) * factor
+        found = tl.where(kept, found, 0.0)
+        if LOSS == 1:
+            tl.store(loss + _place(i, i0, i1, i2, i3, l0, l1, l2, l3, L_FLAT), found, mask=live)
+        else:
+            tl.store(loss + block, tl.sum(found, 0))
+    if GRAD:
+        upstream = tl.load(up + _place(i, i0, i1, i2, i3, u0, u1, u2, u3, U_FLAT), mask=live, other=0.0)
+        result = upstream * ((of_positive * positive_slope + of_negative * opposed_slope) * factor)
+        result = tl.where(kept, result, 0.0)
+        place = _place(i, i0, i1, i2, i3, g0, g1, g2, g3, G_FLAT)
+        tl.store(grad + place, result.to(grad.dtype.element_ty), mask=live)
+
+
+# ------------------------------------------------------------------------------------------------------------- launch
+
+
+class Results(NamedTuple):
+    """What was asked for: the loss in the accumulation dtype, the gradient in that of the logits."""
+
+    loss: Tensor | None
+    gradient: Tensor | None
+
+
+def launch(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    neg_weight: float,
+    gamma_pos: float,
+    gamma_neg: float,
+    clip: float,
+    ignore_index: int | None,
+    *,
+    loss: int = UNASKED,
+    upstream: Tensor | None = None,
+    used: Tensor | None = None,
+    gradient: Tensor | None = None,
+) -> Results | None:
+    """Run the formula; None where its tensors lie in memory in a way that the kernel does not walk.
+
+    Args:
+        loss: UNASKED; EACH, one for each element; SUMS, one for each program, which add up to the sum over elements.
+        upstream: Of the loss of each element, broadcast to their shape; given, the gradient is computed.
+        used: 0-d. Given, nothing is done if it equals ``upstream``, 0-d too.
+        gradient: Where the gradient goes, ``input`` itself, too; None: into a new tensor.
+    """
+    if upstream is not None and gradient is None:
+        gradient = torch.empty_like(input)
+    if target.dtype == torch.bool:
+        target = target.view(torch.uint8)
+    size, warps = element_plan(input.numel())
+    programs = -(-input.numel() // size)
+    made: Tensor | None = None
+    if loss == EACH:
+        made = torch.empty_like(input, dtype=torch.float32)
+    elif loss == SUMS:
+        made = input.new_empty(programs, dtype=torch.float32)
+
+    def steps(tensor: Tensor | None) -> list[int]:
+        return [0] * input.dim() if tensor is None else list(tensor.expand(input.shape).stride())
+
+    each = made if loss == EACH else None
+    strides = [steps(tensor) for tensor in (input, target, weight, pos_weight, upstream, each, gradient)]
+    # From the axis whose neighbours are farthest apart to the one where they are nearest: as memory is read.
+    order = sorted(range(input.dim()), key=lambda axis: -strides[0][axis])
+    axes = axes_of([input.shape[axis] for axis in order], *([stride[axis] for axis in order] for stride in strides))
+    if axes is None:
+        return None
+    sizes, strides = axes
+    behind = [sizes[1] * sizes[2] * sizes[3], sizes[2] * sizes[3], sizes[3], 1]
+    flat = [
+        all(n == 1 or step == b for n, step, b in zip(sizes, stride, behind, strict=True)) for stride in strides
+    ]  # fmt: skip
+    whole_target = not target.is_floating_point()
+    ignore: float | int = 0 if ignore_index is None else ignore_index
+    if not whole_target:
+        ignore = float(torch.tensor(ignore, dtype=target.dtype, device="cpu"))
+    arguments = (
+        input, target,
+        *(input if tensor is None else tensor for tensor in (weight, pos_weight, upstream, used, made, gradient)),
+        input.numel(), *sizes[1:], *(step for stride in strides for step in stride),
+        float(neg_weight), float(gamma_pos), float(gamma_neg), float(clip), ignore,
+    )  # fmt: skip
+    reach = max(sum((n - 1) * abs(step) for n, step in zip(sizes, stride, strict=True)) for stride in strides)
+    flags: dict[str, Any] = {
+        "WEIGHT": weight is not None, "POS_WEIGHT": pos_weight is not None, "FOCUS_POS": gamma_pos != 0.0,
+        "FOCUS_NEG": gamma_neg != 0.0, "CLIP": clip != 0.0, "IGNORE": ignore_index is not None,
+        "WHOLE_TARGET": whole_target, "LOSS": loss, "GRAD": upstream is not None, "CHECKED": used is not None,
+        **{f"{name}_FLAT": known for name, known in zip("ZTVPULG", flat, strict=True)},
+        "WIDE": max(reach, programs * size) >= 2**31, "SIZE": size, "num_warps": warps,
+    }  # fmt: skip
+    with device_of(input):
+        elements[(programs,)](*arguments, **flags)
+    return Results(made, gradient)
