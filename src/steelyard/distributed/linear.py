@@ -57,8 +57,6 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
         memory_budget: Bytes of logits at a time, ≥ 1; one row at least is. ``None`` takes 128 MiB.
 
     Attributes:
-        shard: The classes here, a ``range``.
-        shards: How many classes each rank has.
         linear: The classifier. In a group its ``weight`` ``(C, H)`` and ``bias`` ``(C,)`` are ``DTensor``s with
             ``Shard(0)``: optimizers take them as they are, and ``torch.distributed.checkpoint`` loads them into any
             number of ranks. They start as ``nn.Linear``'s, with the same numbers on any number of ranks.
