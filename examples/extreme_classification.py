@@ -128,13 +128,13 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     sampler = ClassBalancedSampler(labels, power=0.5, seed=0)  # finds rank and number of ranks by itself
 
-    done = 0
+    done = before = 0
     if (folder := newest(given.checkpoint)) is not None:
         state = state_of(model, optimizer)
         dcp.load(state, checkpoint_id=folder)
         set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         past = torch.load(folder / PROGRESS)
-        done = past["steps"]
+        done = before = past["steps"]
         sampler.load_state_dict(past["sampler"])
         if rank == 0:
             print(f"resumed after step {done}", flush=True)
@@ -154,7 +154,7 @@ def main() -> None:
                 break
 
     found = accuracy(model, data(given.classes, 2000, seed=2), k=5)
-    if given.checkpoint is not None:
+    if given.checkpoint is not None and done > before:
         folder = given.checkpoint / f"step-{done}"
         dcp.save(state_of(model, optimizer), checkpoint_id=folder)
         if rank == 0:

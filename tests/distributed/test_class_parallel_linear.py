@@ -88,7 +88,7 @@ def test_ranks_exchange_numbers_of_rows_and_the_gradient_of_features(size):
         assert len(rank["communicated"]) == 4
         for training, predicting in rank["communicated"].values():  # whatever the classes, in however many chunks
             assert training == [
-                ("all_gather", 192), ("all_reduce", rows * number), ("all_reduce", 2 * rows * number),
+                ("all_gather", 216), ("all_reduce", rows * number), ("all_reduce", 2 * rows * number),
                 ("all_reduce", rows * jobs.SIZE * number),
             ]  # fmt: skip
             assert predicting == [

@@ -19,7 +19,19 @@ from steelyard._errors import refuse
 from steelyard._values import readable
 from steelyard.distributed import _group
 
-__all__ = ["Fact", "claim", "exchange", "fingerprint", "flag", "integer_fact", "mark", "real", "values", "word"]
+__all__ = [
+    "Fact",
+    "claim",
+    "exchange",
+    "fingerprint",
+    "flag",
+    "integer_fact",
+    "mark",
+    "names",
+    "real",
+    "values",
+    "word",
+]
 
 
 class Fact(NamedTuple):
@@ -40,6 +52,13 @@ def flag(argument: str, given: bool, yes: str = "one", no: str = "none") -> Fact
 
 def word(argument: str, value: str, known: Sequence[str]) -> Fact:
     return Fact(argument, known.index(value), lambda code: known[code])
+
+
+def names(argument: str, found: Sequence[str]) -> Fact:
+    """Which of some names hold."""
+    code = zlib.crc32(",".join(found).encode())
+    mine = "of " + (", ".join(found) or "nothing")
+    return Fact(argument, code, lambda other: mine if other == code else "of something else")
 
 
 def real(argument: str, value: float) -> Fact:

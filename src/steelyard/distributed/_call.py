@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,9 +30,13 @@ from steelyard.functional._reduce import DENOMINATORS, EMPTY, REDUCTIONS, Denomi
 __all__ = ["Call", "checked", "placed", "reduced"]
 
 _FACTS = 20
-"""What ranks compare: with three sizes and a word on failure, 192 bytes from each."""
+"""What ranks compare: with six numbers of its own and a word on failure, 216 bytes from each."""
 
 _DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+
+
+_LEARNED = ("weight", "sample_weight", "logit_offset", "target", "denominator")
+_MADE_FROM = ("input", "linear.weight", "linear.bias")
 
 
 class Call(NamedTuple):
@@ -71,10 +77,10 @@ def checked(
     denominator: Denominator,
     empty: str,
     argument: str = "local_logits",
-    learned: bool = False,
+    made_from: Sequence[Tensor | None] = (),
 ) -> Call:
-    """All checks that need no other rank; ``argument`` is what the caller gave for the logits, ``learned`` whether
-    features that they are made from get a gradient.
+    """All checks that need no other rank; ``argument`` is what the caller gave for the logits, ``made_from`` what they
+    are made from, where a stand-in takes their place.
     """
     check_input(name, logits, classes=False, argument="local_logits")
     if logits.dim() == 0:
@@ -93,16 +99,17 @@ def checked(
     w = _of_classes(name, "weight", weight, logits)
     offset = _of_classes(name, "logit_offset", logit_offset, logits)
     others = (w, rows, offset, target, denominator if isinstance(denominator, Tensor) else None)
-    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in others)
+    differentiated = any(_learned(t) for t in others)
     given = denominator if isinstance(denominator, str) else "a number"
     divisor = 0.0
     if not isinstance(denominator, str) and not (isinstance(denominator, Tensor) and not readable(denominator)):
-        divisor = float(denominator)
+        divisor = float(denominator.detach() if isinstance(denominator, Tensor) else denominator)
     sizes = logits.shape[:1] + logits.shape[2:] if logits.dim() > 1 else torch.Size()
     facts = [
         _agreement.integer_fact(argument, sizes.numel(), "{} rows"),
         _agreement.integer_fact(argument, logits.dim(), "{} axes"),
         _agreement.integer_fact(argument, sizes[0] if sizes else 0, "{} samples"),
+        _agreement.integer_fact(argument, zlib.crc32(repr(list(sizes)).encode()), "rows in a shape of checksum {:08x}"),
         _agreement.word(argument, str(logits.dtype), _DTYPES),
         _agreement.flag("target", soft, "probabilities", "indices"),
         _agreement.flag("weight", w is not None),
@@ -115,8 +122,11 @@ def checked(
         _agreement.word("denominator", given, (*DENOMINATORS, "a number")),
         _agreement.real("denominator", divisor),
         _agreement.word("empty", empty, EMPTY),
-        _agreement.flag("requires_grad of weight, targets or offsets", differentiated, "True", "False"),
-        _agreement.flag("requires_grad of features", learned, "True", "False"),
+        # Collectives of the backward pass depend on each of them.
+        _agreement.names(
+            "requires_grad",
+            [what for what, t in zip((*_LEARNED, *_MADE_FROM), (*others, *made_from), strict=False) if _learned(t)],
+        ),
         _agreement.values("target", None if soft else target),
         _agreement.values("sample_weight", rows),
     ]
@@ -128,6 +138,11 @@ def checked(
         logits, single, target, w, rows, offset, smoothing, smooth_weight == "target", ignored, reduction, denominator,
         empty, facts, differentiated,
     )  # fmt: skip
+
+
+def _learned(tensor: Tensor | None) -> bool:
+    """Whether a gradient is asked for."""
+    return tensor is not None and tensor.requires_grad and torch.is_grad_enabled()
 
 
 def _of_classes(name: str, argument: str, values: Any, logits: Tensor) -> Tensor | None:
@@ -146,8 +161,10 @@ def _of_classes(name: str, argument: str, values: Any, logits: Tensor) -> Tensor
 
 def placed(
     name: str, call: Call | None, failure: Exception | None, group: Any, widths: list[int] | None, device: torch.device
-) -> tuple[Terms, Tensor | None]:
-    """The terms of this rank once the place of its classes is known, and marks where ranks have not compared notes."""
+) -> tuple[Call, Terms, Tensor | None]:
+    """The call and the terms of this rank once the place of its classes is known, and marks where ranks have not
+    compared notes.
+    """
     marks: Tensor | None = None
     if widths is not None and _group.reading_waits(device):
         if failure is not None:
@@ -155,13 +172,15 @@ def placed(
         assert call is not None
         lengths = [(_length(call.weight), _length(call.offset))]
         marks = _agreement.mark(call.facts, call.target)
+        learned = torch.is_grad_enabled()
     else:
-        own = [] if call is None else [call.width, _length(call.weight), _length(call.offset)]
+        own = [] if call is None else _own(call)
         facts = [] if call is None else [*call.facts, _agreement.claim("shards", widths)]
-        told = _agreement.exchange(name, group, facts, own or [0, 0, 0], failure, device, count=_FACTS)
+        told = _agreement.exchange(name, group, facts, own or [0] * 6, failure, device, count=_FACTS)
         assert call is not None
         widths = [row[0] for row in told]
         lengths = [(row[1], row[2]) for row in told]
+        learned = _logits_learned(name, told)
     classes, rank = sum(widths), _group.rank_in(group)
     if classes == 0:
         refuse(name, "local_logits", "of at least one class on one of the ranks", call.logits)
@@ -170,6 +189,15 @@ def placed(
         _whole(name, argument, [pair[i] for pair in lengths], [widths[other] for other in ranks], classes)
         for i, argument in enumerate(("weight", "logit_offset"))
     ]
+    if marks is None:
+        for i, argument in enumerate(("weight", "logit_offset")):
+            # A rank that has all classes itself sends no checksum, nor one that was given nothing.
+            if whole[i] and len({row[4 + i] for row in told if row[1 + i] not in (-1, row[0])}) > 1:
+                got = f"values that differ between ranks, of {classes} classes"
+                refuse(name, argument, "the same on every rank of the group where it is of all classes", got)
+    if call.width == 0 and learned and not call.logits.requires_grad:
+        # A rank without classes has nothing to learn, but goes along with the others' backward passes.
+        call = call._replace(logits=call.logits.detach().requires_grad_())
     start = sum(widths[:rank])
     # Only their shape and dtype are read: an expanded number stands in for logits of all classes.
     everyone = call.logits.new_zeros(()).expand(len(call.logits), classes, *call.logits.shape[2:])
@@ -184,7 +212,24 @@ def placed(
     terms = Terms(
         call.target, weight, call.row_weight, offset, call.smoothing, call.by_target, call.ignore_index, start, classes
     )
-    return terms, marks
+    return call, terms, marks
+
+
+def _own(call: Call) -> list[int]:
+    """What a rank tells of itself: lengths, whether its logits are learned, and checksums of what may be the whole."""
+    sums = [
+        int(_agreement.fingerprint(values)) if _length(values) not in (-1, call.width) and values is not None else 0
+        for values in (call.weight, call.offset)
+    ]
+    return [call.width, _length(call.weight), _length(call.offset), int(_learned(call.logits)), *sums]
+
+
+def _logits_learned(name: str, told: list[list[int]]) -> bool:
+    """Whether the ranks that have classes want a gradient of their logits: all of them, or none."""
+    learned = [bool(row[3]) for row in told if row[0] > 0]
+    if len(set(learned)) > 1:
+        refuse(name, "requires_grad", "the same of the logits of every rank", "True on some, False on others")
+    return any(learned)
 
 
 def _length(values: Tensor | None) -> int:

@@ -26,7 +26,7 @@ class ShardedClassifier(nn.Module):
 
     def __init__(self, in_features: int, num_classes: int, bias: bool, group: Any, device: Any, dtype: Any) -> None:
         super().__init__()
-        self.in_features, self.num_classes, self.group = in_features, num_classes, group
+        self.in_features, self.num_classes, self._members = in_features, num_classes, _group.Members(group)
         self.shards = even_shards(num_classes, _group.world_size(group))
         rank = _group.rank_in(group)
         start = sum(self.shards[:rank])
@@ -35,6 +35,11 @@ class ShardedClassifier(nn.Module):
         self.weight = nn.Parameter(self._spread(torch.empty(len(self.shard), in_features, **options)))
         self.bias = nn.Parameter(self._spread(torch.empty(len(self.shard), **options))) if bias else None
         self.reset_parameters()
+
+    @property
+    def group(self) -> Any:
+        """The ranks that share the classes; None where this process is alone."""
+        return self._members.group
 
     def _spread(self, local: Tensor) -> Tensor:
         """A rank's rows as a part of the whole."""
@@ -56,11 +61,14 @@ class ShardedClassifier(nn.Module):
         """Draw the parameters as ``nn.Linear`` does, from U(−1/√in, 1/√in).
 
         The same numbers for any number of ranks: each block of classes has a generator of its own, seeded by ``seed``,
-        or by a draw of the first rank's generator, which the others are told.
+        or by a draw of the first rank's generator, which the others are told. On the ``meta`` device nothing is drawn:
+        call this once the parameters are somewhere.
         """
         weight, bias = self.local()
+        if weight.is_meta:
+            return
         if seed is None:
-            drawn = int(torch.randint(1 << 32, ()))
+            drawn = int(torch.randint(1 << 32, (), device="cpu"))
             seed = _group.gathered(self.group, [drawn], weight.device)[0][0]
         bound = 1.0 / math.sqrt(self.in_features)
         first, last = self.shard.start, self.shard.stop

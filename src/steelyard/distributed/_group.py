@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,7 @@ from steelyard._errors import refuse
 from steelyard._values import readable
 
 __all__ = [
+    "Members",
     "device_of",
     "gathered",
     "maximum",
@@ -20,8 +22,11 @@ __all__ = [
     "resolve",
     "shared_sum",
     "summed",
+    "uncompiled",
     "world_size",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def resolve(name: str, group: Any) -> Any:
@@ -35,6 +40,30 @@ def resolve(name: str, group: Any) -> Any:
     return group
 
 
+def uncompiled(function: F) -> F:
+    """The function, left out of ``torch.compile``'s graphs: it reads what ranks tell each other."""
+    found: F = torch.compiler.disable(function)
+    return found
+
+
+class Members:
+    """A group as a module keeps it: copies of the module share it, and a pickle cannot hold it."""
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+
+    def __deepcopy__(self, memo: Any) -> Members:
+        return self
+
+    def __reduce__(self) -> Any:
+        if self.group is None:
+            return Members, (None,)
+        raise TypeError(
+            "a module whose classes are spread over a process group cannot be pickled: the group belongs to its "
+            "processes. Save its state_dict() with torch.distributed.checkpoint."
+        )
+
+
 def world_size(group: Any) -> int:
     """How many ranks share the group; 1 without one."""
     return 1 if group is None else int(dist.get_world_size(group))
@@ -46,10 +75,16 @@ def rank_in(group: Any) -> int:
 
 
 def device_of(group: Any) -> torch.device:
-    """Where a collective of this group takes its tensors, for a rank that has none of its own to go by."""
-    if group is not None and "nccl" in dist.get_backend(group):
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    """Where a collective of this group takes its tensors, whatever device a rank has its own on.
+
+    Asked of the backends by their devices: the name of the backend is no answer where the group has chosen it itself.
+    """
+    if group is None or not torch.cuda.is_available():
+        return torch.device("cpu")
+    backends = dict(pair.split(":", 1) for pair in dist.get_backend_config(group).split(",") if ":" in pair)
+    if backends.get("cuda", "gloo") == "gloo":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def reading_waits(device: torch.device) -> bool:
@@ -64,8 +99,7 @@ def shared_sum(name: str, group: Any, own: Tensor | None, failure: Exception | N
     reading the sum would stop the host, they learn by a loss of NaN.
     """
     if group is not None:
-        device = device_of(group) if own is None else own.device
-        packed = torch.zeros(2, dtype=torch.float64, device=device)
+        packed = torch.zeros(2, dtype=torch.float64, device=device_of(group))
         if failure is None and own is not None:
             packed[0] = own
         elif failure is not None:
@@ -73,7 +107,8 @@ def shared_sum(name: str, group: Any, own: Tensor | None, failure: Exception | N
         dist.all_reduce(packed, group=group)
         if failure is None and readable(packed) and bool(packed[1].isnan()):
             raise RuntimeError(f"{name}: another rank of the group failed; its own message says why.")
-        own = packed[0] + packed[1]
+        total = packed[0] + packed[1]
+        own = total if own is None else total.to(own.device)
     if failure is not None:
         raise failure
     assert own is not None

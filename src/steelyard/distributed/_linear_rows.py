@@ -78,20 +78,24 @@ class _Chunked(torch.autograd.Function):
         maximum, log_total, mass, own = numbers
         found = Rows(maximum, log_total, None, mass, own)
         wanted = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
-            return *_differentiable(features, weight, bias, terms, ctx.group, grad, wanted), None
-        gradients = _Gradients(features, weight, wanted)
-        for rows in chunks(features, len(weight), ctx.budget):
-            logits = linear(features[rows], weight, bias)
-            # In the accumulation dtype: a share of one in a million, divided by the rows, is 0 in float16.
-            result = logits if logits.dtype == maximum.dtype else logits.new_empty(logits.shape, dtype=maximum.dtype)
-            chunk = found.some(rows)
-            for some in blocks(logits):
-                gradient(grad[rows][some], logits[some], terms.rows(rows).rows(some), chunk.some(some), result[some])
-            del logits
-            gradients.add(rows, result)
-            del result
-        return *gradients.finished(ctx.group), None
+        # The same products as in the forward pass: under autocast they would be made in another dtype.
+        with torch.autocast(features.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                return *_differentiable(features, weight, bias, terms, ctx.group, grad, wanted), None
+            gradients = _Gradients(features, weight, wanted)
+            for rows in chunks(features, len(weight), ctx.budget):
+                logits = linear(features[rows], weight, bias)
+                # In the accumulation dtype: a share of one in a million, divided by the rows, is 0 in float16.
+                same = logits.dtype == maximum.dtype
+                result = logits if same else logits.new_empty(logits.shape, dtype=maximum.dtype)
+                chunk = found.some(rows)
+                for some in blocks(logits):
+                    part = terms.rows(rows).rows(some)
+                    gradient(grad[rows][some], logits[some], part, chunk.some(some), result[some])
+                del logits
+                gradients.add(rows, result)
+                del result
+            return *gradients.finished(ctx.group), None
 
 
 class _Gradients:

@@ -148,7 +148,8 @@ def _sums_of(logits: Tensor, terms: Terms) -> Sums:
             own = own.masked_fill(~here, 0.0)
         certain = own if own is not None and not terms.by_target else here.to(wide)
         certain = certain * (1.0 - terms.smoothing)
-        pull = (certain * gap).masked_fill(certain == 0, 0.0)
+        # 0·∞ of the row's own class is NaN without smoothing, and 0 with it: so ``cross_entropy`` has them.
+        pull = (certain * gap).masked_fill(~here if terms.smoothing == 0.0 else certain == 0, 0.0)
         if terms.smoothing == 0.0:
             mass = certain
         else:
@@ -223,7 +224,7 @@ def losses(rows: Rows, terms: Terms) -> Tensor:
     assert rows.pull is not None
     loss = rows.pull + (rows.log_total if rows.mass is None else rows.log_total * rows.mass)
     if terms.by_target and rows.own is not None:
-        loss = (loss * rows.own).masked_fill(rows.own == 0, 0.0)
+        loss = loss * rows.own
     if terms.row_weight is not None:
         loss = loss * terms.row_weight
     kept, outside = terms.kept(), terms.outside()

@@ -20,6 +20,7 @@ from steelyard.functional._reduce import Denominator
 __all__ = ["class_parallel_cross_entropy"]
 
 
+@_group.uncompiled
 def class_parallel_cross_entropy(
     local_logits: Tensor,
     target: Tensor,
@@ -60,10 +61,11 @@ def class_parallel_cross_entropy(
             ``local_logits``.
         group: The ranks that share the classes. None is the group of a ``DTensor``'s mesh; else the default process
             group, or this process alone, with all classes, if none has been started. Every rank of it must call.
-        shards: Number of classes on each rank. On a CPU the ranks compare their arguments first, 192 bytes from each,
+        shards: Number of classes on each rank. On a CPU the ranks compare their arguments first, 216 bytes from each,
             with or without it. Elsewhere that would make the host wait for the device, and ``shards`` spares it:
-            nothing is exchanged, arguments or index targets that differ make the loss NaN, and a rank that refuses its
-            arguments leaves the others to the group's time-out. A ``DTensor`` knows its shards.
+            nothing is exchanged. Numbers, options or index targets that differ then make the loss NaN; a rank that
+            refuses its arguments, or gives an argument that others do not, or one of another shape or kind, leaves
+            the group to its time-out. A ``DTensor`` knows its shards.
 
     Returns:
         Loss in nats, the same plain tensor on every rank; dtype as ``cross_entropy``, a scalar or the shape of the
@@ -111,8 +113,7 @@ def class_parallel_cross_entropy(
     except Exception as error:  # the other ranks are waiting
         failure = error
     device = logits.device if isinstance(logits, Tensor) else _group.device_of(members)
-    terms, marks = placed(name, call, failure, members, widths, device)
-    assert call is not None
+    call, terms, marks = placed(name, call, failure, members, widths, device)
     return reduced(name, call, terms, *_rows(call, terms, members, marks))
 
 

@@ -135,9 +135,15 @@ def _part(loss: Any, target: Tensor, sample_weight: Any) -> Tensor | float:
         refuse(_NAME, "targets", forms, target, error=TypeError)
     held = weight if weight is not None else getattr(loss, "counts", None)
     classes = getattr(loss, "num_classes", None) if held is None else len(held)
+    here = getattr(loss, "shard", None)  # of a loss whose classes are spread over ranks, as its soft targets are
+    if soft and here is not None:
+        classes, weight = len(here), None
     if soft and (target.dim() == 0 or classes not in (None, target.shape[min(1, target.dim() - 1)])):
         refuse(_NAME, "targets", f"probabilities of {classes or 'all'} classes", target)
     shape = (classes or 1,) if target.dim() == 0 else (target.shape[0], classes or 1, *target.shape[1:])
+    if soft and here is not None and loss.denominator == "weights":
+        hint = "Each rank would know the weights of a part: take denominator='samples', or index targets."
+        refuse(_NAME, "loss", "one with another rule where probabilities are sharded", "denominator='weights'", hint)
     input = target.new_zeros((), dtype=_F64).expand(target.shape if soft else shape)
     ignored = getattr(loss, "ignore_index", None)
     ignored = -100 if ignored is None else ignored

@@ -108,8 +108,8 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
                 refuse(name, argument, f"of shape ({num_classes},), one number for each class",
                        f"shape {tuple(values.shape)}")  # fmt: skip
         self.num_classes = num_classes
-        self.group = _group.resolve(name, group)
-        self.linear = ShardedClassifier(in_features, num_classes, bias, self.group, device, dtype)
+        members = _group.resolve(name, group)
+        self.linear = ShardedClassifier(in_features, num_classes, bias, members, device, dtype)
 
     @classmethod
     def from_counts(  # type: ignore[override]  # a layer needs its size
@@ -123,6 +123,11 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
         return cls(in_features, len(made.weight), weight=made.weight, **options)
 
     @property
+    def group(self) -> Any:
+        """The ranks that share the classes; None where this process is alone."""
+        return self.linear.group
+
+    @property
     def shard(self) -> range:
         """The classes on this rank."""
         return self.linear.shard
@@ -132,6 +137,7 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
         """How many classes each rank has."""
         return list(self.linear.shards)
 
+    @_group.uncompiled
     def forward(
         self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None
     ) -> Tensor:
@@ -153,12 +159,11 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
             del options["inplace_gradient"]
             call = checked(
                 name, stand_in, target, logit_offset=self.logit_offset, **options, argument="input",
-                learned=torch.is_grad_enabled() and features.requires_grad,
+                made_from=(features, weight, bias),
             )  # fmt: skip
         except Exception as error:  # the other ranks are waiting
             failure = error
-        terms, marks = placed(name, call, failure, self.group, self.shards, weight.device)
-        assert call is not None
+        call, terms, marks = placed(name, call, failure, self.group, self.shards, weight.device)
         if call.single:
             features = features.unsqueeze(0)
         # Under autocast a product made twice would be made in two dtypes.

@@ -91,8 +91,7 @@ class ExactMean(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Find the loss, and watch its calls."""
-        strategies = {cls.__name__ for cls in type(trainer.strategy).__mro__}
-        if not strategies & _STRATEGIES:
+        if type(trainer.strategy).__name__ not in _STRATEGIES:  # those derived from them keep gradients elsewhere
             refuse(_NAME, "strategy", "a single device, DDP or FSDP", type(trainer.strategy).__name__,
                    "Optimise manually, with steelyard.distributed.loss_denominator.")  # fmt: skip
         if not pl_module.automatic_optimization:
@@ -109,14 +108,14 @@ class ExactMean(Callback):
     def _before_loss(self, loss: Loss, args: Any, kwargs: Any) -> Any:
         if not self._in_step():
             return None
-        given = _arguments(loss, args, kwargs)
-        if given.get("denominator") is not None:
-            refuse(_NAME, "denominator", "left out of the call of the loss", describe(given["denominator"]))
         own: Tensor | None = None
         failure: Exception | None = None
         try:
+            given = _arguments(loss, args, kwargs)
+            if given.get("denominator") is not None:
+                refuse(_NAME, "denominator", "left out of the call of the loss", describe(given["denominator"]))
             own = own_denominator(loss, given["target"], given.get("sample_weight"))
-        except (TypeError, ValueError, IndexError) as error:
+        except Exception as error:  # the other ranks are waiting
             if self._provisional is not None:
                 raise
             failure = error
