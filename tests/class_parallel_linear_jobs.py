@@ -107,7 +107,7 @@ def predictions(rank: int, size: int) -> list[Any]:
         generator = torch.Generator().manual_seed(31)
         x = torch.randn(ROWS, SIZE, dtype=F64, generator=generator)
         offset = torch.randn(classes, dtype=F64, generator=generator)
-        offset[0] = -torch.inf if classes > 1 else 0.0
+        offset[-1] = -torch.inf if classes > 1 else 0.0
         layer = [full(p).detach() for p in module.linear.parameters()]
         for given in (None, offset):
             logits = torch.nn.functional.linear(x, *layer) + (0.0 if given is None else given)
