@@ -114,6 +114,17 @@ def test_a_right_guess_leaves_the_gradient_alone(monkeypatch: pytest.MonkeyPatch
     assert second.data_ptr() != first.data_ptr()
 
 
+@pytest.mark.parametrize("name", ["mean", "sum", "bce sum"])
+def test_losses_that_wait_for_their_backward_passes_keep_their_own_guess(name: str) -> None:
+    """The first backward pass changes what the next loss will guess, not what the second loss has guessed."""
+    first, second = (LOGITS.clone().requires_grad_() for _ in range(2))
+    losses = LOSSES[name](first), LOSSES[name](second)
+    for loss, leaf in zip(losses, (first, second), strict=True):
+        loss.backward(torch.full_like(loss, 3.0))
+        _, expected = _by_reference(LOSSES[name], LOGITS, torch.full_like(loss, 3.0))
+        torch.testing.assert_close(leaf.grad, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_half_precision_is_scaled_before_it_is_rounded() -> None:
     """A gradient of 1/D each would be 0 in float16; with the loss scaled, as against that, it is not."""
     logits = _drawn(4, 3).half()
