@@ -70,6 +70,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def launched(*args: Any, **options: Any) -> Any:
             given = {name for name, value in options.items() if value is not None}
             what = "mend" if "used" in given else "gradient" if "upstream" in given else "loss"
+            what += " over the logits" if options.get("gradient") is args[0] else ""
             found.append(f"{name} {'sums and ' if options.get('loss') == 2 else ''}{what}")
             return launch(*args, **options)
 
@@ -233,9 +234,9 @@ def test_linear_cross_entropy_in_chunks(dtype: torch.dtype, reduction: str, laun
     with dispatched():
         ours = gradients(memory_budget=4 * 5 * dtype.itemsize)
     # Three chunks; where they are summed up, one kernel each for loss and gradient.
-    one = ["softmax sums and gradient"] * 3
+    one = ["softmax sums and gradient over the logits"] * 3
     # With one upstream gradient for each row, logits are made again in the backward pass.
-    each = ["softmax loss"] * 3 + ["softmax loss", "softmax gradient"] * 3
+    each = ["softmax loss"] * 3 + ["softmax loss", "softmax gradient over the logits"] * 3
     assert launches == (one if reduction != "none" else each)
     exact = gradients(torch.float64)
     bound = 1e-5 if dtype == torch.float32 else 3e-2

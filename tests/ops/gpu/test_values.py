@@ -163,7 +163,7 @@ def test_too_many_axes_are_left_to_the_reference() -> None:
 
 
 def test_offsets_of_more_than_32_bits() -> None:
-    """Memory that is only promised: rows, classes and elements so far apart that a step, or two of them, passes 2^31."""
+    """Memory that is only promised: rows, classes, elements so far apart that a step or two of them pass 2^31."""
     far, half = 2**31 + 8, 2**30 + 8
     try:
         memory = torch.empty(far + 64, dtype=torch.bfloat16, device=DEVICE)
@@ -188,7 +188,7 @@ def test_offsets_of_more_than_32_bits() -> None:
 def test_plans_cover_all_rows_and_waste_no_tile(light: bool, side_by_side: bool) -> None:
     of = torch.empty(0)
     for classes in (1, 2, 10, 1000, 4096, 16384, 16385, 32768, 50257, 262144):
-        for outer, inner in ((1, 1), (1, 3), (1, 5000), (8, 262144)):
+        for outer, inner in ((1, 1), (1, 3), (1, 5000), (5000, 3), (8, 262144)):
             with _launch.limits(processors=132, cache=50 << 20):
                 plan = _launch.row_plan(
                     classes, outer, inner, rows_side_by_side=side_by_side, light=light, itemsize=2, of=of
