@@ -70,6 +70,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def launched(*args: Any, **options: Any) -> Any:
             given = {name for name, value in options.items() if value is not None}
             what = "mend" if "used" in given else "gradient" if "upstream" in given else "loss"
+            what += " over the logits" if options.get("gradient") is args[0] else ""
             found.append(f"{name} {'sums and ' if options.get('loss') == 2 else ''}{what}")
             return launch(*args, **options)
 
@@ -112,6 +113,17 @@ def test_a_right_guess_leaves_the_gradient_alone(monkeypatch: pytest.MonkeyPatch
     (second,) = torch.autograd.grad(out, leaf)
     assert torch.equal(second, kept)
     assert second.data_ptr() != first.data_ptr()
+
+
+@pytest.mark.parametrize("name", ["mean", "sum", "bce sum"])
+def test_losses_that_wait_for_their_backward_passes_keep_their_own_guess(name: str) -> None:
+    """The first backward pass changes what the next loss will guess, not what the second loss has guessed."""
+    first, second = (LOGITS.clone().requires_grad_() for _ in range(2))
+    losses = LOSSES[name](first), LOSSES[name](second)
+    for loss, leaf in zip(losses, (first, second), strict=True):
+        loss.backward(torch.full_like(loss, 3.0))
+        _, expected = _by_reference(LOSSES[name], LOGITS, torch.full_like(loss, 3.0))
+        torch.testing.assert_close(leaf.grad, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_half_precision_is_scaled_before_it_is_rounded() -> None:
@@ -222,9 +234,9 @@ def test_linear_cross_entropy_in_chunks(dtype: torch.dtype, reduction: str, laun
     with dispatched():
         ours = gradients(memory_budget=4 * 5 * dtype.itemsize)
     # Three chunks; where they are summed up, one kernel each for loss and gradient.
-    one = ["softmax sums and gradient"] * 3
+    one = ["softmax sums and gradient over the logits"] * 3
     # With one upstream gradient for each row, logits are made again in the backward pass.
-    each = ["softmax loss"] * 3 + ["softmax loss", "softmax gradient"] * 3
+    each = ["softmax loss"] * 3 + ["softmax loss", "softmax gradient over the logits"] * 3
     assert launches == (one if reduction != "none" else each)
     exact = gradients(torch.float64)
     bound = 1e-5 if dtype == torch.float32 else 3e-2

@@ -163,22 +163,46 @@ def test_too_many_axes_are_left_to_the_reference() -> None:
 
 
 def test_offsets_of_more_than_32_bits() -> None:
-    """Memory that is only promised: two rows, and two classes, that far apart."""
-    far = 2**31 + 8
+    """Memory that is only promised: rows, classes, elements so far apart that a step or two of them pass 2^31."""
+    far, half = 2**31 + 8, 2**30 + 8
     try:
         memory = torch.empty(far + 64, dtype=torch.bfloat16, device=DEVICE)
     except RuntimeError:
         pytest.skip("not that much memory here")
-    for strides in ((far, 1), (1, far)):
-        input = memory.as_strided((2, 2), strides)
-        input.copy_(torch.tensor([[1.0, 3.0], [0.5, -2.0]]))
-        case = Rows(input, torch.tensor([0, 1], device=DEVICE), torch.tensor([1.0, -2.0], device=DEVICE))
-        _close(
-            [(a, b) for a, b in zip(operator(case), replace(case, input=input.contiguous()).reference(), strict=True)]
-        )
-    input = memory.as_strided((2,), (far,)).fill_(0.25)
-    elements = Elements(input, torch.tensor([0.0, 1.0], device=DEVICE), torch.ones(2, device=DEVICE))
-    _close(list(zip(operator(elements), replace(elements, input=input.contiguous()).reference(), strict=True)))
+    values = torch.tensor([[1.0, 3.0, -0.5], [0.5, -2.0, 0.25], [2.0, 0.0, 1.0]], device=DEVICE)
+    for rows, classes, strides in ((2, 3, (far, 1)), (3, 2, (1, far)), (3, 2, (half, 1)), (2, 3, (1, half))):
+        input = memory.as_strided((rows, classes), strides)
+        input.copy_(values[:rows, :classes])
+        case = Rows(input, torch.tensor([0, 1, 1], device=DEVICE)[:rows], torch.linspace(-2, 1, rows, device=DEVICE))
+        near = replace(case, input=input.contiguous())
+        _close(list(zip(operator(case), near.reference(), strict=True)))
+    for count, step in ((2, far), (3, half)):
+        input = memory.as_strided((count,), (step,)).copy_(values[0, :count])
+        elements = Elements(input, values[2, :count] / 2, torch.ones(count, device=DEVICE))
+        near = replace(elements, input=input.contiguous())
+        _close(list(zip(operator(elements), near.reference(), strict=True)))
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+@pytest.mark.parametrize("light", [False, True])
+def test_plans_cover_all_rows_and_waste_no_tile(light: bool, side_by_side: bool) -> None:
+    of = torch.empty(0)
+    for classes in (1, 2, 10, 1000, 4096, 16384, 16385, 32768, 50257, 262144):
+        for outer, inner in ((1, 1), (1, 3), (1, 5000), (5000, 3), (8, 262144)):
+            with _launch.limits(processors=132, cache=50 << 20):
+                plan = _launch.row_plan(
+                    classes, outer, inner, rows_side_by_side=side_by_side, light=light, itemsize=2, of=of
+                )
+            blocks = outer * -(-inner // plan.rows)
+            assert plan.rows < 2 * inner
+            assert plan.programs <= blocks
+            assert 4 <= plan.warps <= 32
+            if plan.whole:
+                assert plan.programs == blocks
+                assert classes <= plan.classes < 2 * classes
+                assert plan.rows * plan.classes <= 32768 // (1 if light else 2)
+            elif blocks > 132:
+                assert plan.programs >= 132  # no multiprocessor idles
 
 
 # ------------------------------------------------------------------------------------------------------------ extremes
