@@ -315,6 +315,28 @@ def communicated(rank: int, size: int) -> dict[Any, list[tuple[str, int]]]:
     return found
 
 
+def without_classes(rank: int, size: int) -> list[str]:
+    """A rank without classes gives an empty tensor that no gradient is asked of, and goes along all the same."""
+    generator, wrong = torch.Generator().manual_seed(5), []
+    for rows, learned in itertools.product((4, 6), (False, True)):
+        x = torch.randn(rows, 6, dtype=torch.float64, generator=generator)
+        w, target = (
+            torch.rand(6, dtype=torch.float64, generator=generator),
+            torch.randint(6, (rows,), generator=generator),
+        )
+        widths = [3, 3, 0] if size == 3 else [6, 0]
+        local = part(x, rank, widths, 1)
+        local = local.clone().requires_grad_() if local.shape[1] else local
+        ours, whole = w.clone().requires_grad_(learned), w.clone().requires_grad_(learned)
+        full = x.clone().requires_grad_()
+        class_parallel_cross_entropy(local, target, ours, label_smoothing=0.1).backward()
+        steelyard.functional.cross_entropy(full, target, whole, label_smoothing=0.1).backward()
+        pairs = [(local.grad, part(full.grad, rank, widths, 1))] if local.requires_grad else []
+        pairs += [(ours.grad, whole.grad)] if learned else []
+        wrong += [f"{rows} {learned}" for p, q in pairs if not torch.allclose(p, q, rtol=1e-10, atol=1e-12)]
+    return wrong
+
+
 class Disagreement:
     """Calls in which the rank that speaks last gives something else than the others."""
 
@@ -351,6 +373,15 @@ class Disagreement:
             "number": lambda: loss(x, y, denominator=2.0 if odd else torch.tensor(3.0)),
             "empty": lambda: loss(x, y, empty="zero" if odd else "nan"),
             "gradients": lambda: loss(x, y, ones.clone().requires_grad_(odd)),
+            "gradients of others": lambda: loss(
+                x, y, ones.clone().requires_grad_(not odd), logit_offset=ones.clone().requires_grad_(odd)
+            ),
+            "gradients of logits": lambda: loss(x.clone().requires_grad_(not odd), y, ones.clone().requires_grad_()),
+            "shape of rows": lambda: loss(
+                torch.zeros(2, 2, 3, 2) if odd else torch.zeros(2, 2, 2, 3),
+                torch.zeros(2, 3, 2).long() if odd else torch.zeros(2, 2, 3).long(),
+            ),
+            "values of weight": lambda: loss(x, y, ones * (2.0 if odd else 1.0)),
             "no tensor": lambda: loss(None if odd else x, y),
             "no classes": lambda: loss(torch.zeros(4, 0), y),
             "shards": lambda: loss(x, y, shards=[2] * (self.classes // 2 - 1) + [3]),
@@ -494,9 +525,14 @@ def everything(rank: int, size: int) -> dict[str, Any]:
     jobs: dict[str, Callable[..., Any]] = {"same_as_whole": same_as_whole, "communicated": communicated}
     found: dict[str, Any] = {"product": product(rank, size, EVERY[size])}
     if size == 2:
-        jobs |= {"half": half, "derivatives": derivatives}
+        jobs |= {"half": half, "derivatives": derivatives, "without_classes": without_classes}
     if size == 3:
-        jobs |= {"derivatives": derivatives, "disagreements": disagreements, "unexchanged": unexchanged}
+        jobs |= {
+            "without_classes": without_classes,
+            "derivatives": derivatives,
+            "disagreements": disagreements,
+            "unexchanged": unexchanged,
+        }
     if size == 4:
         jobs |= {"dtensors": dtensors}
     return found | {name: job(rank, size) for name, job in jobs.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 import steelyard
-from steelyard.distributed import ClassParallelLinearCrossEntropy
+from steelyard.distributed import ClassParallelLinearCrossEntropy, loss_denominator
 
 F64 = torch.float64
 SIZE, ROWS = 5, 6
@@ -207,8 +209,50 @@ def communicated(rank: int, size: int) -> dict[Any, Any]:
     return found
 
 
+def kept(rank: int, size: int) -> list[str]:
+    """What modules go through in training scripts: autocast, copies, averages, pickles; what comes out wrong."""
+    wrong = []
+    torch.manual_seed(3)
+    module = ClassParallelLinearCrossEntropy(16, 50, bias=True)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(30.0)
+    x, target = torch.randn(8, 16), torch.arange(8)
+    gradients = []
+    for inside in (False, True):
+        features = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = module(features, target)
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        gradients.append([features.grad, *(full(p.grad) for p in module.parameters())])
+        module.zero_grad()
+    if not all(torch.equal(a, b) for a, b in zip(*gradients, strict=True)):
+        wrong.append("a backward pass under autocast")
+    copied = copy.deepcopy(module)
+    averaged = torch.optim.swa_utils.AveragedModel(module)
+    for other in (copied, averaged.module):
+        if other.group is not module.group or not torch.equal(other(x, target), module(x, target)):
+            wrong.append("a copy")
+    try:
+        pickle.dumps(module.linear._members)
+        wrong.append("a pickle")
+    except TypeError as error:
+        if "Save its state_dict() with torch.distributed.checkpoint" not in str(error):
+            wrong.append(str(error))
+    compiled = torch.compile(lambda x: module(x * 1.0, target), backend="eager")
+    if not torch.equal(compiled(x), module(x, target)):
+        wrong.append("a compiled model")
+    probabilities = torch.full((8, len(module.shard)), 1.0 / 50)
+    if float(loss_denominator(module, probabilities, gradients_averaged=False)) != 8.0 * size:
+        wrong.append("a denominator of sharded probabilities")
+    return wrong
+
+
 def everything(rank: int, size: int, folder: str) -> dict[str, Any]:
-    jobs: list[Callable[..., Any]] = [beside_the_whole, predictions, first_weights, communicated]
+    jobs: list[Callable[..., Any]] = [beside_the_whole, predictions, first_weights, communicated, kept]
     if size == 2:
         jobs += [narrow, disagreements]
     found = {job.__name__: job(rank, size) for job in jobs}

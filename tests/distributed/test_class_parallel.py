@@ -150,7 +150,13 @@ WORDS = {
     "denominator": "'denominator' must be the same on every rank of the group; got torch on rank 0, samples on rank 2",
     "number": "'denominator' must be the same on every rank of the group; got 3.0 on rank 0, 2.0 on rank 2",
     "empty": "'empty' must be the same on every rank of the group; got nan on rank 0, zero on rank 2",
-    "gradients": "'requires_grad of weight, targets or offsets' must be the same on every rank of the group; got False",
+    "gradients": "'requires_grad' must be the same on every rank of the group; got of nothing on rank 0, of weight on "
+    "rank 2",
+    "gradients of others": "'requires_grad' must be the same on every rank of the group; got of weight on rank 0, of "
+    "logit_offset on rank 2",
+    "gradients of logits": "'requires_grad' must be the same of the logits of every rank; got True on some, False on",
+    "shape of rows": "'local_logits' must be the same on every rank of the group; got rows in a shape of checksum",
+    "values of weight": "'weight' must be the same on every rank of the group where it is of all classes; got values",
     "no classes": "'local_logits' must be of at least one class on one of the ranks",
     "shards of some": "'shards' must be the same on every rank of the group; got none on rank 0, a list of checksum",
     "shards of others": "'shards' must be the same on every rank of the group; got a list of checksum",
@@ -162,6 +168,11 @@ FAILS_ALONE = {
     "broken": "KeyError: 'broken on purpose'",
     "shards": "ValueError: class_parallel_cross_entropy: 'shards' must be numbers ≥ 0, 2 at position 2; got [2, 2, 3]",
 }
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_rank_without_classes_goes_along(size):
+    assert [rank["without_classes"] for rank in found(size)] == [[]] * size
 
 
 def test_ranks_that_disagree_all_raise():

@@ -102,7 +102,8 @@ def test_ranks_that_disagree_all_raise():
     words = {
         "rows": f"ValueError: {NAME}: 'input' {same} 4 rows on rank 0, 3 rows on rank 1.",
         "target": f"ValueError: {NAME}: 'target' {same} values of checksum",
-        "gradient": f"ValueError: {NAME}: 'requires_grad of features' {same} False on rank 0, True on rank 1.",
+        "gradient": f"ValueError: {NAME}: 'requires_grad' {same} of linear.weight on rank 0, of input, "
+        "linear.weight on rank 1.",
         "predicted rows": f"ValueError: {NAME}.predict: 'input' {same} 4 rows on rank 0, 3 rows on rank 1.",
         "k": f"ValueError: {NAME}.predict: 'k' {same} 3 on rank 0, 2 on rank 1.",
     }
@@ -245,3 +246,18 @@ def test_what_it_refuses(call, error, words):
         call()
     assert words in str(caught.value)
     assert str(caught.value).startswith(NAME)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_module_in_a_group_goes_through_what_training_scripts_do(size: int) -> None:
+    assert [rank["kept"] for rank in found()[size]] == [[]] * size
+
+
+def test_the_meta_device_draws_nothing() -> None:
+    with torch.device("meta"):
+        module = ClassParallelLinearCrossEntropy(4, 7, bias=True)
+    assert module.linear.weight.is_meta
+    module.to_empty(device="cpu").linear.reset_parameters(seed=3)
+    again = ClassParallelLinearCrossEntropy(4, 7, bias=True)
+    again.linear.reset_parameters(seed=3)
+    assert torch.equal(module.linear.weight, again.linear.weight)

@@ -54,11 +54,14 @@ def word(argument: str, value: str, known: Sequence[str]) -> Fact:
     return Fact(argument, known.index(value), lambda code: known[code])
 
 
-def names(argument: str, found: Sequence[str]) -> Fact:
+def names(argument: str, known: Sequence[str], held: Sequence[bool]) -> Fact:
     """Which of some names hold."""
-    code = zlib.crc32(",".join(found).encode())
-    mine = "of " + (", ".join(found) or "nothing")
-    return Fact(argument, code, lambda other: mine if other == code else "of something else")
+    code = sum(1 << position for position, holds in enumerate(held) if holds)
+    return Fact(argument, code, lambda code: _named([name for i, name in enumerate(known) if code >> i & 1]))
+
+
+def _named(found: Sequence[str]) -> str:
+    return "of " + (", ".join(found) or "nothing")
 
 
 def real(argument: str, value: float) -> Fact:

@@ -123,10 +123,7 @@ def checked(
         _agreement.real("denominator", divisor),
         _agreement.word("empty", empty, EMPTY),
         # Collectives of the backward pass depend on each of them.
-        _agreement.names(
-            "requires_grad",
-            [what for what, t in zip((*_LEARNED, *_MADE_FROM), (*others, *made_from), strict=False) if _learned(t)],
-        ),
+        _agreement.names("requires_grad", (*_LEARNED, *_MADE_FROM), [_learned(t) for t in (*others, *made_from)]),
         _agreement.values("target", None if soft else target),
         _agreement.values("sample_weight", rows),
     ]

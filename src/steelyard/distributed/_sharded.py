@@ -224,7 +224,10 @@ def losses(rows: Rows, terms: Terms) -> Tensor:
     assert rows.pull is not None
     loss = rows.pull + (rows.log_total if rows.mass is None else rows.log_total * rows.mass)
     if terms.by_target and rows.own is not None:
-        loss = loss * rows.own
+        weighted = loss * rows.own
+        # A row of no weight costs nothing, whatever smoothing adds to it: 0·∞ is 0 there, as in the reference.
+        nothing = (rows.own == 0) & ~loss.isnan()
+        loss = weighted if terms.smoothing == 0.0 else weighted.masked_fill(nothing, 0.0)
     if terms.row_weight is not None:
         loss = loss * terms.row_weight
     kept, outside = terms.kept(), terms.outside()
