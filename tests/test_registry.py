@@ -45,6 +45,7 @@ DOCUMENTED = [
     "steelyard.nn.softmax",
     "steelyard.ops",
     "steelyard.ops.cpu",
+    "steelyard.ops.gpu",
     "steelyard.ops.library",
     "steelyard.ops.reference",
     "steelyard.posterior",

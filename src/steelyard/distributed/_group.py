@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -41,9 +43,19 @@ def resolve(name: str, group: Any) -> Any:
 
 
 def uncompiled(function: F) -> F:
-    """The function, left out of ``torch.compile``'s graphs: it reads what ranks tell each other."""
-    found: F = torch.compiler.disable(function)
-    return found
+    """The function, left out of ``torch.compile``'s graphs: it reads what ranks tell each other.
+
+    As ``torch.compiler.disable``, which would import the compiler on the spot: only where it has been imported anyway.
+    """
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        return torch.compiler.disable(function)(*args, **kwargs)
+
+    called._torchdynamo_disable = True  # type: ignore[attr-defined]  # what the compiler looks for
+    return cast(F, called)
 
 
 class Members:
