@@ -168,7 +168,7 @@ def main() -> None:
         print(f"among the first 5 of {given.classes}: {found:.1%} of held-out rows")
     dist.barrier()
     dist.destroy_process_group()
-    # PyTorch's gloo now and then aborts a process at its very end, where a mesh outlives the group: nothing is left to do.
+    # PyTorch's gloo now and then aborts a process at its very end, where a mesh outlives its group. All is done by now.
     sys.stdout.flush()
     os._exit(0)
 

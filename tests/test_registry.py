@@ -27,6 +27,7 @@ DOCUMENTED = [
     "steelyard.functional._chunks",
     "steelyard.functional._calls",
     "steelyard.functional._denominator",
+    "steelyard.functional._device",
     "steelyard.functional._direct",
     "steelyard.functional._family",
     "steelyard.functional._prior",
