@@ -53,8 +53,6 @@ void permuted(STEELYARD_WEIGHTS, uint64_t key, uintptr_t starts, int threads) {
   permuted_starts(weights, key, fresh<uint64_t>(starts, weights.blocks() + 1), threads);
 }
 
-void ask_for_huge_pages(uintptr_t address, int64_t bytes) { fresh<char>(address, bytes); }
-
 void cells_of(uintptr_t starts, int64_t blocks, int shift, uintptr_t cells, int64_t count, int threads) {
   nb::gil_scoped_release released;
   fill_cells(at<const uint64_t>(starts), blocks, shift, fresh<uint32_t>(cells, count + 1), count, threads);
@@ -93,7 +91,6 @@ void add_sampling(nb::module_& m) {
   m.def("cut_off_sum", &cut_off, STEELYARD_WEIGHTS_NAMES, "threads"_a);
   m.def("block_starts", &starts_of, STEELYARD_WEIGHTS_NAMES, "starts"_a, "threads"_a);
   m.def("permuted_starts", &permuted, STEELYARD_WEIGHTS_NAMES, "key"_a, "starts"_a, "threads"_a);
-  m.def("ask_for_huge_pages", &ask_for_huge_pages, "address"_a, "bytes"_a);
   m.def("fill_cells", &cells_of, "starts"_a, "blocks"_a, "shift"_a, "cells"_a, "count"_a, "threads"_a);
   m.def("draw_independent", &independent, STEELYARD_WEIGHTS_NAMES, "starts"_a, "cells"_a, "shift"_a, "seed"_a, "epoch"_a,
         "first"_a, "step"_a, "count"_a, "rows"_a, "threads"_a);

