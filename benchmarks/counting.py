@@ -12,7 +12,6 @@ import argparse
 import importlib
 import json
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 from benchmarks.machine import ROOT, describe
 from benchmarks.measure import quartiles, ratio
 from benchmarks.memory import _hand_back, _resident
+from benchmarks.pages import between
 from benchmarks.table import PAGE, RESULTS
 
 __all__ = ["CONTENDERS", "KINDS", "block", "main", "write"]
@@ -240,11 +240,7 @@ def block() -> str:
 
 def page(text: str) -> str:
     """docs/benchmarks.md with what is between the markers written anew."""
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    written, count = re.subn(pattern, lambda _: f"{START}\n\n{block()}\n\n{END}", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"benchmarks: docs/benchmarks.md must hold the markers of counting once; got {count} pairs.")
-    return written
+    return between(text, START, END, block(), "docs/benchmarks.md, for counting,")
 
 
 def _as_text(result: dict[str, Any]) -> str:

@@ -297,6 +297,12 @@ def machine(device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _beside_ours(entry: dict[str, Any]) -> tuple[str, str]:
+    """How many times ours a contender takes, and its memory in MiB, as far as either was measured."""
+    times = f"{entry['times_ours']['median']:.3g}×" if "times_ours" in entry else "–"
+    return times, "–" if entry["extra_bytes"] is None else f"{entry['extra_bytes'] / 2**20:,.0f}"
+
+
 def tables(result: dict[str, Any]) -> str:
     """The results in Markdown."""
     about = result["machine"]
@@ -312,8 +318,7 @@ def tables(result: dict[str, Any]) -> str:
             if "refused" in entry:
                 lines.append(f"| {case['case']} | {name} | not timed: {entry['refused']} | – | – | – | – |")
                 continue
-            times = f"{entry['times_ours']['median']:.3g}×" if "times_ours" in entry else "–"
-            extra = "–" if entry["extra_bytes"] is None else f"{entry['extra_bytes'] / 2**20:,.0f}"
+            times, extra = _beside_ours(entry)
             lines.append(
                 f"| {case['case']} | {name} | {entry['both_seconds']['median'] * 1e6:,.4g} | "
                 f"{entry['gigabytes_per_second']:,.4g} | {entry['share_of_copy']['median']:.0%} | {times} | {extra} |"
@@ -325,8 +330,7 @@ def tables(result: dict[str, Any]) -> str:
             if "refused" in entry:
                 lines.append(f"| {case['case']} | {name} | not timed: {entry['refused']} | – | – |")
                 continue
-            times = f"{entry['times_ours']['median']:.3g}×" if "times_ours" in entry else "–"
-            extra = "–" if entry["extra_bytes"] is None else f"{entry['extra_bytes'] / 2**20:,.0f}"
+            times, extra = _beside_ours(entry)
             lines.append(f"| {case['case']} | {name} | {entry['seconds']['median'] * 1e3:,.4g} | {times} | {extra} |")
     return "\n".join(lines)
 

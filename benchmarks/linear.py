@@ -12,7 +12,6 @@ import argparse
 import gc
 import json
 import random
-import re
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ import steelyard.functional
 from benchmarks.machine import describe
 from benchmarks.measure import quartiles, ratio
 from benchmarks.memory import _hand_back, _resident
+from benchmarks.pages import between
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks/results/linear/cpu.json"
@@ -200,11 +200,7 @@ def tables(result: dict[str, Any]) -> str:
 
 def page(text: str, result: dict[str, Any]) -> str:
     """docs/kernels.md with what is between its markers written anew."""
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    written, count = re.subn(pattern, lambda _: f"{START}\n\n{tables(result)}\n\n{END}", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"benchmarks: docs/kernels.md must hold its markers once; got {count} pairs.")
-    return written
+    return between(text, START, END, tables(result), "docs/kernels.md")
 
 
 def main() -> int:

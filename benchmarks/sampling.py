@@ -12,7 +12,6 @@ import gc
 import json
 import math
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from torch import Tensor
 from benchmarks.machine import describe
 from benchmarks.measure import quartiles, ratio
 from benchmarks.memory import _hand_back, _resident
+from benchmarks.pages import between
 from steelyard.samplers import WeightedRandomSampler
 
 ROOT = Path(__file__).parent.parent
@@ -226,11 +226,7 @@ def tables(result: dict[str, Any]) -> str:
 
 def page(text: str, result: dict[str, Any]) -> str:
     """docs/sampling.md with what is between its markers written anew."""
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    written, count = re.subn(pattern, lambda _: f"{START}\n\n{tables(result)}\n\n{END}", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"benchmarks: docs/sampling.md must hold its markers once; got {count} pairs.")
-    return written
+    return between(text, START, END, tables(result), "docs/sampling.md")
 
 
 def main() -> int:

@@ -6,9 +6,10 @@ and four ranks.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.pages import between
 
 __all__ = ["EXCHANGE", "PAGE", "Job", "main", "page", "table"]
 
@@ -105,11 +106,7 @@ def table() -> str:
 
 def page(text: str) -> str:
     """docs/scale.md with what is between its markers written anew."""
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    written, count = re.subn(pattern, lambda _: f"{START}\n\n{table()}\n\n{END}", text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"benchmarks: docs/scale.md must hold its markers once; got {count} pairs.")
-    return written
+    return between(text, START, END, table(), "docs/scale.md")
 
 
 def main() -> None:

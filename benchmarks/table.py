@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.pages import between
 
 __all__ = ["HEADINGS", "PAGE", "RESULTS", "headline", "load", "overview", "page", "tables"]
 
@@ -26,12 +27,7 @@ def load(folder: Path = RESULTS) -> list[tuple[str, dict[str, Any]]]:
 def page(text: str, results: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """docs/benchmarks.md with what is between its markers written anew."""
     block = "\n\n".join(tables(name, result) for name, result in results) or NONE
-    written, count = re.subn(
-        re.escape(START) + ".*?" + re.escape(END), lambda _: f"{START}\n\n{block}\n\n{END}", text, flags=re.DOTALL
-    )
-    if count != 1:
-        raise ValueError(f"benchmarks: docs/benchmarks.md must hold its markers once; got {count} pairs.")
-    return written
+    return between(text, START, END, block, "docs/benchmarks.md")
 
 
 def tables(name: str, result: dict[str, Any]) -> str:

@@ -140,6 +140,8 @@ def main() -> None:
         sampler.load_state_dict(past["sampler"])
         if rank == 0:
             print(f"resumed after step {done}", flush=True)
+            if done >= given.steps:
+                print(f"nothing is left to do: {done} steps are done", flush=True)
 
     each = given.batch // (world * given.accumulate)
     loader = DataLoader(train, batch_size=each, sampler=sampler, drop_last=True)

@@ -365,3 +365,10 @@ def test_it_takes_what_cross_entropy_takes_but_margins_and_focusing():
     assert set(ours) == set(theirs) - left | {"local_logits", "group", "shards"}
     for name in set(ours) & set(theirs):
         assert ours[name].default == theirs[name].default
+
+
+def test_a_denominator_may_be_learned():
+    x, divisor = torch.randn(4, 3, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    loss = class_parallel_cross_entropy(x, torch.arange(4) % 3, denominator=divisor)
+    (gradient,) = torch.autograd.grad(loss, divisor)
+    assert gradient.item() == pytest.approx(-loss.item() / 2.0)

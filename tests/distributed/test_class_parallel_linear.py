@@ -261,3 +261,10 @@ def test_the_meta_device_draws_nothing() -> None:
     again = ClassParallelLinearCrossEntropy(4, 7, bias=True)
     again.linear.reset_parameters(seed=3)
     assert torch.equal(module.linear.weight, again.linear.weight)
+
+
+def test_weights_of_sharded_probabilities_have_no_sum_on_one_rank() -> None:
+    module = ClassParallelLinearCrossEntropy(4, 3, weight=[1.0, 2.0, 3.0], denominator="weights")
+    with pytest.raises(ValueError, match="'loss' must be one with another rule where probabilities are sharded; got"):
+        loss_denominator(module, torch.full((2, 3), 1 / 3))
+    assert loss_denominator(module, torch.tensor([0, 2])).item() == 4.0

@@ -9,7 +9,7 @@ import torch
 from loss_examples import example, examples
 
 from steelyard import nn
-from steelyard.distributed import loss_denominator
+from steelyard.distributed import _group, loss_denominator
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}
 
@@ -110,3 +110,15 @@ def test_uneven_ranks_take_the_step_of_the_full_batch(size):
                 assert max((a - b).abs().max().item() for a, b in zip(found, whole, strict=True)) > 1e-3
         told = "LabelError: loss_denominator: 'target'" if rank == 1 else "RuntimeError: loss_denominator: another"
         assert failed.startswith(told), failed
+
+
+@pytest.mark.parametrize(
+    ("backends", "device"),
+    [("cpu:gloo,cuda:nccl", "cuda"), ("cuda:nccl", "cuda"), ("cpu:gloo,cuda:gloo", "cpu"), ("cpu:gloo", "cpu")],
+)
+def test_a_group_is_asked_for_the_device_of_its_backends(monkeypatch, backends, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(_group.dist, "get_backend_config", lambda group: backends)
+    assert _group.device_of(object()).type == device
+    assert _group.device_of(None).type == "cpu"

@@ -39,4 +39,9 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped_on_other_numbers_of_ranks(t
     assert said.startswith("resumed after step 20\n")
     assert "101 of 301 classes on rank 0 of 3" in said
     assert list(before) + list(after) == list(alone)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "step-45").iterdir()}
+    again, said = launch(1, "--steps", "45", "--checkpoint", state)
+    assert not again
+    assert "nothing is left to do: 45 steps are done" in said
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "step-45").iterdir()}
     assert before | after == pytest.approx(alone, abs=2e-5)  # float32, and sums over other shards

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from steelyard import ClassCounts, functional, nn
+from steelyard.ops import cpu
 from steelyard.registry import LOSSES
 
 LOGITS = torch.tensor([[0.3, -1.2, 0.4], [1.0, 0.5, -0.5], [0.0, 2.0, 0.1]])
@@ -25,6 +26,26 @@ def test_a_label_out_of_range_that_nobody_may_read_poisons_its_gradient_too(func
     assert gradient[1].isnan().any()
     good = torch.func.grad(lambda z: function(z, LABELS, reduction="sum"))(LOGITS)
     assert torch.equal(gradient[[0, 2]], good[[0, 2]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("form", ["indices", "distribution"])
+@pytest.mark.parametrize("name", cpu.available())
+def test_a_row_of_no_weight_costs_nothing_where_smoothing_meets_a_mask(
+    name: str, form: str, dtype: torch.dtype
+) -> None:
+    """A class of weight 0 that a mask rules out: the smoothed mass of the row weighs nothing, and NaN stays NaN."""
+    infinite = torch.tensor([[-torch.inf, 1.0, 2.0], [0.0, -torch.inf, 1.0], [0.0, torch.nan, 1.0]] * 30, dtype=dtype)
+    z, labels = infinite.requires_grad_(), torch.zeros(90, dtype=torch.int64)
+    target = labels if form == "indices" else torch.nn.functional.one_hot(labels, 3).to(dtype)
+    with cpu.using(name):
+        losses = functional.cross_entropy(
+            z, target, torch.tensor([0.0, 1.0, 1.0]), label_smoothing=0.1, smooth_weight="target", reduction="none"
+        )
+        gradient = torch.autograd.grad(losses.nan_to_num(0.0).sum(), z)[0]
+    assert losses.view(30, 3)[:, :2].eq(0.0).all()
+    assert losses.view(30, 3)[:, 2].isnan().all()
+    assert gradient.view(30, 3, 3)[:, :2].eq(0.0).all()
 
 
 def test_lists_keep_the_precision_of_python_floats() -> None:

@@ -1,12 +1,9 @@
-"""Samplers that go by class: exact shares, cycles through the rows of a class, batches, repeats."""
+"""ClassBalancedSampler: exact shares, and cycles through the rows of a class."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
@@ -15,11 +12,9 @@ import pytest
 import torch
 from case_names import short
 
-from steelyard.ops import cpu
 from steelyard.samplers import (
     BalancedBatchSampler,
     ClassBalancedSampler,
-    RepeatFactorSampler,
     WeightedRandomSampler,
 )
 
@@ -28,9 +23,6 @@ LABELS = np.array([0] * 60 + [1] * 25 + [2] * 10 + [3] * 5)
 
 def per_class(rows: Any) -> list[int]:
     return np.bincount(LABELS[np.asarray(rows)], minlength=4).tolist()
-
-
-# ------------------------------------------------------------------------------------------------ ClassBalancedSampler
 
 
 def test_each_class_gets_its_exact_share() -> None:
@@ -210,214 +202,7 @@ def test_bad_arguments_of_class_balanced(change: dict[str, Any], error: type[Exc
         ClassBalancedSampler(**{"labels": [0, 1], **change})
 
 
-# ------------------------------------------------------------------------------------------------ BalancedBatchSampler
-
-
-SHAPES = pytest.mark.parametrize(("together", "each"), [(4, 3), (2, 5), (3, 2), (1, 7), (3, 11), (4, 60)])
-
-
-@SHAPES
-def test_batches_hold_so_many_classes_with_so_many_rows(together: int, each: int) -> None:
-    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=50, seed=0)
-    assert sampler.batch_size == together * each
-    for _ in range(4):
-        for rows in sampler:
-            assert sorted(Counter(LABELS[rows].tolist()).values()) == [each] * together
-            for c in set(LABELS[rows].tolist()):
-                size = int((c == LABELS).sum())
-                times = Counter(row for row in rows if LABELS[row] == c)
-                assert len(times) == min(each, size), "no row twice in a batch, where the class has enough"
-                assert max(times.values()) - min(times.values()) <= 1
-
-
-@SHAPES
-def test_classes_and_rows_take_turns_over_batches_and_epochs(together: int, each: int) -> None:
-    """Each class once before any comes again, and each row of a class before any comes twice: whatever divides what."""
-    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=7, seed=0)
-    appeared, drawn = Counter(dict.fromkeys(range(4), 0)), np.zeros(100, int)
-    for _ in range(60):
-        for rows in sampler:
-            appeared.update(set(LABELS[rows].tolist()))
-            np.add.at(drawn, rows, 1)
-            assert max(appeared.values()) - min(appeared.values()) <= 1
-            for c in range(4):
-                times = drawn[c == LABELS]
-                assert times.max() - times.min() <= 1
-
-
-def test_batches_on_top_for_ranks_are_none_of_another_epoch() -> None:
-    parts = [list(BalancedBatchSampler(LABELS, 2, 3, num_batches=5, num_replicas=4, rank=r, seed=0)) for r in range(4)]
-    on_top = [parts[rank][1] for rank in (1, 2, 3)]
-    alone = BalancedBatchSampler(LABELS, 2, 3, num_batches=5, seed=0)
-    assert not any(rows in on_top for _ in range(3) for rows in alone)
-
-
-def test_classes_come_together_in_all_ways() -> None:
-    sampler = BalancedBatchSampler(np.arange(5), 2, 1, num_batches=4000, seed=0)
-    pairs = Counter(tuple(sorted(rows)) for rows in sampler)
-    assert len(pairs) == 10
-    assert max(pairs.values()) < 1.3 * min(pairs.values())
-    first = Counter(next(iter(BalancedBatchSampler(np.arange(5), 2, 1, seed=seed)))[0] for seed in range(500))
-    assert max(first.values()) < 100 + 5 * math.sqrt(80)
-
-
-@pytest.mark.parametrize(("together", "each", "number"), [(2, 5, 8), (3, 2, 13), (3, 4, 5), (4, 7, 3), (1, 60, 1)])
-def test_expected_of_batches_is_what_epochs_show(together: int, each: int, number: int) -> None:
-    sampler = BalancedBatchSampler(LABELS, together, each, num_batches=number, seed=0)
-    told, seen = [], []
-    for epoch in range(300):
-        before = sampler.expected(epoch)
-        rows = np.concatenate(list(sampler))
-        assert before.draws == tuple(map(float, per_class(rows))), "these are exact"
-        told.append(before.coverage)
-        seen.append(np.array(per_class(np.unique(rows))) / [60, 25, 10, 5])
-    gap = np.array(seen) - told
-    assert (abs(gap.mean(axis=0)) <= 5 * gap.std(axis=0) / math.sqrt(300) + 1e-12).all()
-    assert (np.array(seen) < 1).any(axis=0)[0], "not all is seen in an epoch, so that there is something to tell"
-
-
-def test_batches_per_epoch_are_as_many_as_the_rows_make() -> None:
-    assert len(BalancedBatchSampler(LABELS, 4, 5)) == 5
-    assert len(BalancedBatchSampler([0, 1], 2, 8)) == 1
-    told = BalancedBatchSampler(LABELS, 2, 5, num_batches=40).expected()
-    assert told.draws == (100.0,) * 4
-    assert told.coverage == (1.0,) * 4
-    assert told.repeats[3] == 20
-
-
-BAD_BATCHES = [
-    ({"labels": [0, None]}, ValueError, "'labels' must be labels without gaps"),
-    ({"classes_per_batch": 0}, ValueError, "'classes_per_batch' must be 1 or more"),
-    (
-        {"classes_per_batch": 3},
-        ValueError,
-        "'classes_per_batch' must be at most 2, .*; got int 3",
-    ),
-    ({"samples_per_class": 0}, ValueError, "'samples_per_class' must be 1 or more"),
-    ({"samples_per_class": "2"}, TypeError, "'samples_per_class' must be an integer"),
-    ({"num_batches": 0}, ValueError, "'num_batches' must be 1 or more"),
-]
-
-
-@pytest.mark.parametrize(("change", "error", "message"), BAD_BATCHES, ids=short)
-def test_bad_arguments_of_balanced_batches(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=rf"^BalancedBatchSampler: {message}"):
-        BalancedBatchSampler(**{"labels": [0, 1], "classes_per_batch": 2, "samples_per_class": 1, **change})
-
-
-# ------------------------------------------------------------------------------------------------- RepeatFactorSampler
-
-
-def test_factors_are_those_of_the_paper() -> None:
-    items = [["a"]] * 90 + [["a", "b"]] * 9 + [["b", "c"]]
-    sampler = RepeatFactorSampler(items, 0.4, seed=0)
-    b, c = math.sqrt(0.4 / 0.1), math.sqrt(0.4 / 0.01)
-    assert sampler.repeat_factors.tolist() == pytest.approx([1.0] * 90 + [b] * 9 + [c])
-    assert sampler.num_samples == math.ceil(90 + 9 * b + c)
-    assert torch.equal(sampler.weights, sampler.repeat_factors)
-
-
-FACTORS = {
-    "mixed": ([["a"]] * 90 + [["a", "b"]] * 9 + [["b", "c"]] + [[]], 0.4),
-    "a sum just above a whole number": ([["a"]] * 92 + [["b"]] * 8, 0.0833),
-    "whole factors": ([["a"]] * 84 + [["b"]] * 16, 0.64),
-    "a factor that rounding leaves below a whole number": ([["a"]] * 74 + [["b"]] * 1, 0.12),
-    "nothing is rare": ([["a"]] * 5, 0.5),
-    "one item": ([["a"]], 1.0),
-    "all fractions": ([[i % 7] for i in range(100)], 0.35),
-}
-
-
-@pytest.mark.parametrize("name", cpu.available())
-@pytest.mark.parametrize(("items", "threshold"), FACTORS.values(), ids=FACTORS)
-def test_every_item_comes_and_rare_ones_more_often(items: list[Any], threshold: float, name: str) -> None:
-    n, epochs = len(items), 600
-    with cpu.using(name):
-        sampler = RepeatFactorSampler(items, threshold, seed=0)
-        found = np.array([np.bincount(list(sampler), minlength=n) for _ in range(epochs)])
-    factors = sampler.repeat_factors.numpy()
-    whole = np.round(factors) if np.allclose(factors, np.round(factors), rtol=0, atol=1e-9) else factors
-    assert sampler.num_samples == math.ceil(math.fsum(whole) - 1e-9)
-    assert (found.sum(axis=1) == sampler.num_samples).all()
-    assert (found >= np.floor(whole)).all(), "every item at least so often, in every epoch"
-    above = np.maximum(found - np.ceil(whole), 0)
-    assert above.sum(axis=1).max() <= 1, "and at most one draw on top of what they may have"
-    gap = sampler.num_samples - math.fsum(whole)  # the part of a draw that is on top
-    assert above.sum() <= epochs * gap + 5 * math.sqrt(epochs * gap) + 1e-9
-    mean = whole * sampler.num_samples / math.fsum(whole)
-    spread = np.sqrt((whole % 1) * (1 - whole % 1) + 2 * gap * whole / whole.sum())
-    assert (abs(found.mean(axis=0) - mean) <= 5.5 * spread / math.sqrt(epochs) + 1e-9).all()
-    told = sampler.expected()
-    for c, kind in enumerate(told.classes):
-        holds = np.array([kind in item for item in items])
-        assert told.rows[c] == holds.sum()
-        assert told.draws[c] == pytest.approx(mean[holds].sum())
-        assert told.coverage[c] == 1.0
-
-
-def test_rounding_up_ties_no_two_items_to_each_other() -> None:
-    sampler = RepeatFactorSampler([[i] for i in range(16)], 0.1, seed=0)  # r = √1.6 for all
-    found = np.array([np.bincount(list(sampler), minlength=16) > 1 for _ in range(3000)], float)
-    together = (found.T @ found / 3000)[np.triu_indices(16, 1)]
-    share = (sampler.num_samples - 16) / 16
-    assert abs(together - share * (share * 16 - 1) / 15).max() < 0.03
-
-
-def test_the_order_of_classes_does_not_hang_on_hashes() -> None:
-    code = """if True:
-        from steelyard.samplers import RepeatFactorSampler
-        print(RepeatFactorSampler([["dog", "cat", "owl"], ["ape", "cat"]]).classes)
-    """
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
-        ).stdout
-        for seed in "012"
-    }
-    assert said == {"['dog', 'cat', 'owl', 'ape']\n"}
-
-
-def test_the_forms_of_labels_agree() -> None:
-    array = np.random.default_rng(0).random((50, 4)) < [0.9, 0.3, 0.05, 0.02]
-    lists = [np.flatnonzero(row).tolist() for row in array]
-    wanted = RepeatFactorSampler(lists, 0.2).repeat_factors
-    for form in (
-        array,
-        torch.from_numpy(array),
-        array.astype(float),
-        [set(row) for row in lists],
-        [torch.tensor(r) for r in lists],
-    ):
-        assert torch.equal(RepeatFactorSampler(form, 0.2).repeat_factors, wanted)
-    twice = [row + row for row in lists]
-    assert torch.equal(RepeatFactorSampler(twice, 0.2).repeat_factors, wanted), "a label twice in an item is one"
-
-
-BAD_FACTORS = [
-    ({"labels_per_item": []}, ValueError, "'labels_per_item' must be the labels of at least one item; got none"),
-    ({"labels_per_item": ["cat"]}, TypeError, "'labels_per_item' must be .* for item 0. An item with one label"),
-    ({"labels_per_item": [0, 1]}, TypeError, "'labels_per_item' must be .* got int 0 for item 0"),
-    ({"labels_per_item": [[["a"]]]}, TypeError, "'labels_per_item' must be labels that can be counted: .* for item 0"),
-    ({"labels_per_item": "cat"}, TypeError, "'labels_per_item' must be the labels of each item"),
-    ({"labels_per_item": torch.ones(3)}, TypeError, "'labels_per_item' must be the labels of each item"),
-    ({"labels_per_item": [[0, 1]] * 2, "threshold": 0.0}, ValueError, "'threshold' must be above zero"),
-    ({"labels_per_item": torch.tensor([[0, 2]])}, ValueError, r"'labels_per_item' must be zeros .* 2 at"),
-    ({"threshold": 2.0}, ValueError, r"'threshold' must be a number in \[0, 1\]"),
-    ({"threshold": None}, TypeError, r"'threshold' must be a number in \[0, 1\]"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "error", "message"), BAD_FACTORS, ids=short)
-def test_bad_arguments_of_repeat_factor(change: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=rf"^RepeatFactorSampler: {message}"):
-        RepeatFactorSampler(**{"labels_per_item": [["a"]], **change})
-
-
-@pytest.mark.parametrize(
-    ("kind", "bad"),
-    [(ClassBalancedSampler, BAD), (BalancedBatchSampler, BAD_BATCHES), (RepeatFactorSampler, BAD_FACTORS)],
-)
-def test_every_argument_has_a_row_of_bad_values(kind: type, bad: list[Any]) -> None:
-    here = {name for change, *_ in bad for name in change}
+def test_every_argument_has_a_row_of_bad_values() -> None:
+    here = {name for change, *_ in BAD for name in change}
     elsewhere = {"generator", "num_replicas", "rank", "seed"}  # of all samplers: test_epochs
-    assert here | elsewhere == set(inspect.signature(kind).parameters)
+    assert here | elsewhere == set(inspect.signature(ClassBalancedSampler).parameters)

@@ -234,6 +234,25 @@ def test_in_a_data_loader(workers: int) -> None:
     assert all(abs(kinds[c] - 400) < 5 * 20 + 20 for c in range(3))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_share_out_what_is_no_iterable_dataset(workers: int) -> None:
+    rows = [("abc".index(kind), number) for kind, number in STREAM]
+    loader = DataLoader(RebalancedStream(rows, 0, target=0.0), batch_size=None, num_workers=workers)
+    assert sorted((int(kind), int(number)) for kind, number in loader) == sorted(rows)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"target": 0.5}, {"max_repeats": 2.0}, {"min_ratio": 0.5}, {"buffer_size": 9}], ids=str
+)
+def test_a_state_of_another_stream_is_refused(change: dict[str, Any]) -> None:
+    state = RebalancedStream(STREAM, 0, **{"seed": 1, **change}).state_dict()
+    (name,) = change
+    with pytest.raises(
+        ValueError, match=rf"'state_dict' must be of a stream with {name} = .*; got {change[name]}\. Make"
+    ):
+        RebalancedStream(STREAM, 0, seed=1).load_state_dict(state)
+
+
 BAD = [
     ({"dataset": 5}, TypeError, "'dataset' must be an iterable of samples"),
     ({"dataset": iter([1])}, TypeError, "'dataset' must be an iterable that can be iterated again; .*Wrap it"),

@@ -165,6 +165,7 @@ def _rank(rank: int, world: int, folder: str) -> None:
         assert (sampler.num_replicas, sampler.rank) == (world, rank)
         found[name] = list(sampler)
     Path(folder, f"rank{rank}").write_text(json.dumps(found))
+    dist.barrier()  # or one is gone while others still connect
     dist.destroy_process_group()
 
 

@@ -63,6 +63,26 @@ def test_the_plain_way_is_another_loss(two: list[dict[str, Any]], tmp_path: Path
         is_another_loss(two[0]["cases"]["plain", steps], steps)
 
 
+def test_the_page_says_how_far_off_the_plain_ways_are(tmp_path: Path) -> None:
+    parameters, losses = jobs.wanted(jobs.Rows(), jobs.BLOCKS[3])
+    plain = jobs.hf_run(str(tmp_path), 1, 3, kind=jobs.plain_trainer())
+    lightning = jobs.lightning_run(1, 3, plain=True)
+    off, also = ((found[0] - parameters).abs().max().item() for found in (plain, lightning))
+    page = " ".join((Path(__file__).parents[2] / "docs/scale.md").read_text(encoding="utf-8").split())
+    assert f"the first step of three micro-batches has a loss of {losses[0]:.2f}; the plain Trainer" in page
+    assert f"logs {plain[1][0]:.2f}, and after three steps its parameters, of which the largest is " in page
+    assert f"is {parameters.abs().max():.2f}, are off by {off:.2f} (Lightning's: by {also:.2f})" in page
+
+
+def test_smoothing_of_the_trainers_own_is_refused_before_it_looks_at_the_model(tmp_path: Path) -> None:
+    """Which it asks for a config."""
+    arguments = jobs.hf_arguments(str(tmp_path), 1, 1, label_smoothing_factor=0.1)
+    for given in ((jobs.Net(), arguments), (jobs.Net(),)):
+        options = {} if len(given) == 2 else {"args": arguments}
+        with pytest.raises(ValueError, match=r"'label_smoothing_factor' must be 0; got 0\.1\. Give the loss its"):
+            hugging_face.Trainer(*given, loss=jobs.loss(), **options)
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_elements_of_many_labels(steps: int, tmp_path: Path) -> None:
     """Labels of the shape of the logits, and a denominator that is no number of rows."""

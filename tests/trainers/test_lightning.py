@@ -273,6 +273,29 @@ def test_a_manual_step_and_other_engines_are_refused() -> None:
 
     with pytest.raises(ValueError, match="'strategy' must be a single device, DDP or FSDP; got Engine"):
         ExactMean().on_fit_start(Other(), module)
+    from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+
+    assert issubclass(DeepSpeedStrategy, DDPStrategy), "which keeps gradients in memory of its own"
+    Other.strategy = object.__new__(DeepSpeedStrategy)
+    with pytest.raises(ValueError, match="'strategy' must be a single device, DDP or FSDP; got DeepSpeedStrategy"):
+        ExactMean().on_fit_start(Other(), module)
+
+
+def test_a_rank_that_fails_in_any_way_takes_part_before_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Exception | None] = []
+
+    def shared(name: str, group: Any, own: Tensor | None, failure: Exception | None) -> Tensor:
+        told.append(failure)
+        assert failure is not None
+        raise failure
+
+    monkeypatch.setattr(trainers._group, "shared_sum", shared)
+    loss, callback = jobs.loss(), ExactMean()
+    callback._training = True
+    for arguments, kind in (((torch.zeros(2, 3), torch.zeros(2).long().to_sparse()), Exception), ((), TypeError)):
+        with pytest.raises(kind):
+            callback._before_loss(loss, arguments, {})
+    assert len(told) == 2
 
 
 # -------------------------------------------------------------------------------- the gradient

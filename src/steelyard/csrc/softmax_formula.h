@@ -63,6 +63,11 @@ template <class A> INLINE void focus(Vec<A> nl, A gamma, Vec<A>& f, Vec<A>& slop
 // u·x where a weight of zero wins over an infinite x: a class that a mask rules out costs nothing.
 template <class A> INLINE Vec<A> weighed(Vec<A> u, Vec<A> x) { return only(u != splat<A>(0), u * x); }
 
+// The same for a whole row, of which NaN stays NaN.
+template <class A> INLINE Vec<A> weighed_row(Vec<A> w, Vec<A> loss) {
+  return only((w != splat<A>(0)) | (loss != loss), w * loss);
+}
+
 template <class A> static void losses(const SoftmaxTask& task, Mode mode, Rows<A>& rows) {
   const A eps = (A)task.smoothing, share = (A)(task.smoothing / (double)task.classes), gamma = (A)task.gamma;
   const A spread = task.by_target ? (A)task.classes : (A)task.weight_sum;
@@ -79,11 +84,11 @@ template <class A> static void losses(const SoftmaxTask& task, Mode mode, Rows<A
       Vec<A> h = task.by_target ? splat<A>(1) : w;
       Vec<A> even = fma(splat<A>(spread), log_total, load(rows.away + j));
       loss = weighed<A>(splat<A>(share), even) + weighed<A>(splat<A>(1 - eps) * h, nl);
-      if (task.by_target) loss = loss * w;
+      if (task.by_target) loss = weighed_row<A>(w, loss);
     } else {
       loss = load(rows.away + j);
       if (mode == Mode::soft) loss = fma(load(rows.mass + j), log_total, loss);
-      if (task.by_target) loss = loss * w;
+      if (task.by_target) loss = weighed_row<A>(w, loss);
     }
     loss = loss * load(rows.row + j);
     store(rows.loss + j, only(load_int<A>(rows.keep + j), loss));

@@ -10,21 +10,20 @@ import torch
 from torch import Tensor
 
 from steelyard import ops
-from steelyard._errors import choice, refuse
-from steelyard._values import integer, number, readable
+from steelyard._errors import refuse
+from steelyard._values import readable
 from steelyard.distributed import _agreement, _group
 from steelyard.distributed._composed import to_shards
 from steelyard.distributed._sharded import Rows, Terms
 from steelyard.functional._check import (
     as_values,
-    check_index_or_distribution,
     check_input,
     refuse_unless_finite,
     result_dtype,
     row_values,
 )
 from steelyard.functional._denominator import rows_denominator
-from steelyard.functional._family import SMOOTH_WEIGHT
+from steelyard.functional._family import SMOOTH_WEIGHT, targets
 from steelyard.functional._reduce import DENOMINATORS, EMPTY, REDUCTIONS, Denominator, check_reduction, reduce
 
 __all__ = ["Call", "checked", "placed", "reduced"]
@@ -85,16 +84,9 @@ def checked(
     check_input(name, logits, classes=False, argument="local_logits")
     if logits.dim() == 0:
         refuse(name, "local_logits", "of shape (C_local,), (N, C_local) or (N, C_local, d1, ...)", logits)
-    soft = check_index_or_distribution(name, logits, target)
-    if not soft:
-        target = target.long()
     check_reduction(name, reduction, denominator, empty)
-    ignored = integer(name, "ignore_index", ignore_index)
-    if soft and ignored >= 0:
-        hint = "To leave out a row of finite logits, give it sample_weight 0."
-        refuse(name, "ignore_index", "left alone with class probabilities", repr(ignored), hint)
-    smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
-    choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
+    target, ignored, smoothing = targets(name, logits, target, ignore_index, label_smoothing, smooth_weight)
+    soft = target.is_floating_point()
     rows = row_values(name, "sample_weight", sample_weight, logits)
     w = _of_classes(name, "weight", weight, logits)
     offset = _of_classes(name, "logit_offset", logit_offset, logits)
@@ -215,7 +207,7 @@ def placed(
 def _own(call: Call) -> list[int]:
     """What a rank tells of itself: lengths, whether its logits are learned, and checksums of what may be the whole."""
     sums = [
-        int(_agreement.fingerprint(values)) if _length(values) not in (-1, call.width) and values is not None else 0
+        _agreement.checksum(values) if values is not None and _length(values) not in (-1, call.width) else 0
         for values in (call.weight, call.offset)
     ]
     return [call.width, _length(call.weight), _length(call.offset), int(_learned(call.logits)), *sums]

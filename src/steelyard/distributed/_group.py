@@ -48,11 +48,11 @@ def uncompiled(function: F) -> F:
     As ``torch.compiler.disable``, which would import the compiler on the spot: only where it has been imported anyway.
     """
 
+    disabled = functools.cache(lambda: torch.compiler.disable(function))
+
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)
-        return torch.compiler.disable(function)(*args, **kwargs)
+        return (disabled() if "torch._dynamo" in sys.modules else function)(*args, **kwargs)
 
     called._torchdynamo_disable = True  # type: ignore[attr-defined]  # what the compiler looks for
     return cast(F, called)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from steelyard import ops
-from steelyard._errors import describe, refuse
+from steelyard._errors import refuse
 from steelyard._values import integer
 from steelyard.distributed import _agreement, _group
 from steelyard.distributed._call import checked, placed, reduced
@@ -19,9 +19,7 @@ from steelyard.distributed._sharded import finite
 from steelyard.distributed._shards import is_dtensor
 from steelyard.functional._check import as_tensor, autocasting, check_input, class_values
 from steelyard.functional._reduce import Denominator
-from steelyard.functional.linear import check_budget
-from steelyard.nn._base import WEIGHT_OPTIONS, WeightedLoss
-from steelyard.nn.softmax import CrossEntropyLoss, SoftmaxLoss
+from steelyard.nn.linear import LayerLoss
 
 __all__ = ["ClassParallelLinearCrossEntropy", "TopClasses"]
 
@@ -35,7 +33,7 @@ class TopClasses(NamedTuple):
     classes: Tensor
 
 
-class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
+class ClassParallelLinearCrossEntropy(LayerLoss):
     """A linear classifier with its loss, each rank of a group holding some of the classes.
 
     For classifiers of millions of classes. No rank holds the logits either: rows come in chunks, and what ranks send
@@ -70,9 +68,6 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
         (torch.Size([]), range(0, 3))
     """
 
-    statistics = ("weight", "logit_offset")
-    logit_offset: Tensor | None
-
     def __init__(
         self,
         in_features: int,
@@ -94,33 +89,11 @@ class ClassParallelLinearCrossEntropy(SoftmaxLoss, WeightedLoss):
     ) -> None:
         super().__init__()
         name = "ClassParallelLinearCrossEntropy"
-        self.memory_budget = check_budget(name, memory_budget)
-        for argument, size in (("in_features", in_features), ("num_classes", num_classes)):
-            if integer(name, argument, size) < 1:
-                refuse(name, argument, "≥ 1", repr(size))
-        if not isinstance(bias, bool):
-            refuse(name, "bias", "True or False", describe(bias), error=TypeError)
-        self._configure(weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)
-        self._statistic("logit_offset", logit_offset, minus_infinity=True)
-        for argument in self.statistics:
-            values = getattr(self, argument)
-            if values is not None and values.shape != (num_classes,):
-                refuse(name, argument, f"of shape ({num_classes},), one number for each class",
-                       f"shape {tuple(values.shape)}")  # fmt: skip
-        self.num_classes = num_classes
+        sizes = [("in_features", in_features), ("num_classes", num_classes)]
+        self._make(sizes, num_classes, bias, memory_budget, logit_offset,
+                   weight, ignore_index, reduction, label_smoothing, smooth_weight, denominator, empty)  # fmt: skip
         members = _group.resolve(name, group)
         self.linear = ShardedClassifier(in_features, num_classes, bias, members, device, dtype)
-
-    @classmethod
-    def from_counts(  # type: ignore[override]  # a layer needs its size
-        cls, counts: Any, scheme: Any = "max_ratio", *, in_features: int, **options: Any
-    ) -> ClassParallelLinearCrossEntropy:
-        """As :meth:`CrossEntropyLoss.from_counts`; the number of classes is that of the counts."""
-        made = CrossEntropyLoss.from_counts(
-            counts, scheme, **{name: options.pop(name) for name in list(options) if name in WEIGHT_OPTIONS}
-        )
-        assert made.weight is not None
-        return cls(in_features, len(made.weight), weight=made.weight, **options)
 
     @property
     def group(self) -> Any:

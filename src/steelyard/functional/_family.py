@@ -30,7 +30,7 @@ from steelyard.functional._check import (
 from steelyard.functional._denominator import sigmoid_denominator, softmax_denominator
 from steelyard.functional._reduce import Denominator, check_reduction, reduce
 
-__all__ = ["SMOOTH_WEIGHT", "SoftmaxTerms", "leave", "sigmoid_family", "softmax_family", "softmax_terms"]
+__all__ = ["SMOOTH_WEIGHT", "SoftmaxTerms", "leave", "sigmoid_family", "softmax_family", "softmax_terms", "targets"]
 
 SMOOTH_WEIGHT = ("class", "target")
 
@@ -110,6 +110,21 @@ class SoftmaxTerms(NamedTuple):
         return self._replace(target=self.target[chosen], row_weight=row_weight)
 
 
+def targets(
+    name: str, input: Tensor, target: Tensor, ignore_index: int, label_smoothing: float, smooth_weight: str
+) -> tuple[Tensor, int, float]:
+    """Targets of the softmax formula, and what is said of them, checked but for the values of labels."""
+    soft = check_index_or_distribution(name, input, target)
+    if not soft:
+        target = target.long()  # compared in uint8, 156 is −100; in int8, no label is below 200 classes
+    ignored = integer(name, "ignore_index", ignore_index)
+    if soft and ignored >= 0:
+        hint = "To leave out a row of finite logits, give it sample_weight 0."
+        refuse(name, "ignore_index", "left alone with class probabilities", repr(ignored), hint)
+    choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
+    return target, ignored, number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
+
+
 def softmax_terms(
     name: str,
     input: Tensor,
@@ -129,24 +144,11 @@ def softmax_terms(
 ) -> SoftmaxTerms:
     """All checks of the softmax formula but those of label values; of ``input`` they look at shape and dtype only."""
     check_input(name, input)
-    soft = check_index_or_distribution(name, input, target)
-    if not soft:
-        target = target.long()  # compared in uint8, 156 is −100; in int8, no label is below 200 classes
     check_reduction(name, reduction, denominator, empty)
-    ignored = integer(name, "ignore_index", ignore_index)
-    if soft and ignored >= 0:
-        refuse(
-            name,
-            "ignore_index",
-            "left alone with class probabilities",
-            repr(ignored),
-            "To leave out a row of finite logits, give it sample_weight 0.",
-        )
-    if soft and margin is not None:
+    target, ignored, smoothing = targets(name, input, target, ignore_index, label_smoothing, smooth_weight)
+    if margin is not None and target.is_floating_point():
         refuse(name, "margin", "None with class probabilities", margin, "A margin needs the one class of the row.")
-    smoothing = number(name, "label_smoothing", label_smoothing, 0.0, 1.0)
     focusing = number(name, "gamma", gamma, 0.0, float("inf"))
-    choice(name, "smooth_weight", smooth_weight, SMOOTH_WEIGHT)
     return SoftmaxTerms(
         target,
         class_values(name, "weight", weight, input),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,49 @@ from steelyard.functional.linear import check_budget, check_options, linear_logi
 from steelyard.nn._base import WEIGHT_OPTIONS, WeightedLoss
 from steelyard.nn.softmax import CrossEntropyLoss, SoftmaxLoss
 
-__all__ = ["LinearCrossEntropyLoss"]
+__all__ = ["LayerLoss", "LinearCrossEntropyLoss"]
 
 
-class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
+class LayerLoss(SoftmaxLoss, WeightedLoss):
+    """What losses with a linear classifier inside have in common, wherever its classes are."""
+
+    statistics = ("weight", "logit_offset")
+    logit_offset: Tensor | None
+
+    def _make(
+        self, sizes: list[tuple[str, int]], num_classes: int, bias: Any, memory_budget: int | None, logit_offset: Any,
+        *settings: Any,
+    ) -> None:  # fmt: skip
+        """Check and keep what the constructors are given; ``settings`` as for ``_configure``."""
+        name = type(self).__name__
+        self.memory_budget = check_budget(name, memory_budget)
+        for argument, size in sizes:
+            if integer(name, argument, size) < 1:
+                refuse(name, argument, "≥ 1", repr(size))
+        if not isinstance(bias, bool):
+            refuse(name, "bias", "True or False", describe(bias), error=TypeError)
+        self._configure(*settings)
+        self._statistic("logit_offset", logit_offset, minus_infinity=True)
+        for argument in self.statistics:
+            values = getattr(self, argument)
+            if values is not None and values.shape != (num_classes,):
+                refuse(name, argument, f"of shape ({num_classes},), one number for each class",
+                       f"shape {tuple(values.shape)}")  # fmt: skip
+        self.num_classes = integer(name, "num_classes", num_classes)
+
+    @classmethod
+    def from_counts(  # type: ignore[override]  # a layer needs its size
+        cls, counts: Any, scheme: Any = "max_ratio", *, in_features: int, **options: Any
+    ) -> Self:
+        """As :meth:`CrossEntropyLoss.from_counts`; the number of classes is that of the counts."""
+        made = CrossEntropyLoss.from_counts(
+            counts, scheme, **{name: options.pop(name) for name in list(options) if name in WEIGHT_OPTIONS}
+        )
+        assert made.weight is not None
+        return cls(in_features, len(made.weight), weight=made.weight, **options)
+
+
+class LinearCrossEntropyLoss(LayerLoss):
     """:func:`steelyard.functional.linear_cross_entropy` with the layer inside, as ``torch.nn.LinearCrossEntropyLoss``.
 
     Args:
@@ -38,9 +77,6 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         >>> loss(torch.zeros(2, 4), torch.tensor([0, 2])).shape
         torch.Size([])
     """
-
-    statistics = ("weight", "logit_offset")
-    logit_offset: Tensor | None
 
     def __init__(
         self,
@@ -64,40 +100,18 @@ class LinearCrossEntropyLoss(SoftmaxLoss, WeightedLoss):
         super().__init__()
         name = "LinearCrossEntropyLoss"
         check_options(name, options)
-        self.memory_budget = check_budget(name, memory_budget)
         if not isinstance(out_features, tuple | list):
             refuse(name, "out_features", "a tuple of sizes", describe(out_features), error=TypeError)
         sizes = [("in_features", in_features), ("num_classes", num_classes)]
-        for argument, size in sizes + [("out_features", size) for size in out_features]:
-            if integer(name, argument, size) < 1:
-                refuse(name, argument, "≥ 1", repr(size))
-        if not isinstance(bias, bool):
-            refuse(name, "bias", "True or False", describe(bias), error=TypeError)
+        sizes += [("out_features", size) for size in out_features]
         ignored = -100 if ignore_index is None else ignore_index
-        self._configure(weight, ignored, reduction, label_smoothing, "class", denominator, empty)
+        self._make(sizes, num_classes, bias, memory_budget, logit_offset,
+                   weight, ignored, reduction, label_smoothing, "class", denominator, empty)  # fmt: skip
         self.ignore_index = ignore_index
-        self._statistic("logit_offset", logit_offset, minus_infinity=True)
-        for argument in self.statistics:
-            values = getattr(self, argument)
-            if values is not None and values.shape != (num_classes,):
-                refuse("LinearCrossEntropyLoss", argument, f"of shape ({num_classes},), one number for each class",
-                       f"shape {tuple(values.shape)}")  # fmt: skip
-        self.num_classes = integer("LinearCrossEntropyLoss", "num_classes", num_classes)
         self.out_features = tuple(out_features)
         self.options = options
         units = num_classes * int(torch.Size(self.out_features).numel())
         self.linear = nn.Linear(in_features, units, bias=bias, device=device, dtype=dtype)
-
-    @classmethod
-    def from_counts(  # type: ignore[override]  # a layer needs its size
-        cls, counts: Any, scheme: Any = "max_ratio", *, in_features: int, **options: Any
-    ) -> LinearCrossEntropyLoss:
-        """As :meth:`CrossEntropyLoss.from_counts`; the number of classes is that of the counts."""
-        made = CrossEntropyLoss.from_counts(
-            counts, scheme, **{name: options.pop(name) for name in list(options) if name in WEIGHT_OPTIONS}
-        )
-        assert made.weight is not None
-        return cls(in_features, len(made.weight), weight=made.weight, **options)
 
     def forward(
         self, input: Tensor, target: Tensor, *, sample_weight: Any = None, denominator: Denominator | None = None

@@ -72,7 +72,7 @@ def as_weights(function: str, weights: Any) -> NDArray:
 def snapshot(array: NDArray) -> NDArray:
     """A copy that nobody else writes to.
 
-    In PyTorch's memory: NumPy asks for huge pages, from which 2^24 draws took 0.47 s where they take 0.28 s (2026-11).
+    In PyTorch's memory. NumPy asks for huge pages, and draws from those were the slower ones where it was tried.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that PyTorch could write to an array that is read-only; it is read

@@ -30,7 +30,7 @@ class ClassBalancedSampler(ReproducibleSampler[int]):
     With counts n and K classes, a class has the share p_c ∝ n_c^(1 − power) of the draws.
 
     Memory: 4 bytes a row (8 from 2^31 rows on). To begin at a late epoch (``set_epoch``, ``load_state_dict``), the
-    shares of all epochs before it are added up, once: some tens of microseconds each.
+    shares of all epochs before it are added up, once.
 
     Args:
         labels: The class of each row, ``(N,)``: a tensor, array, sequence or Series.

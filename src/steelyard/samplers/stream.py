@@ -33,8 +33,8 @@ class RebalancedStream(IterableDataset[Any]):
     Classes rarer than ``min_ratio`` do not set the scale, or one odd label would hold back all the rest.
 
     Args:
-        dataset: Any iterable of samples; it is iterated anew for each epoch. With several workers it must give each
-            its own part, as every ``IterableDataset`` must.
+        dataset: Any iterable of samples; it is iterated anew for each epoch. With several workers an
+            ``IterableDataset`` must give each its own part, as always; of anything else each worker takes a part.
         label: How to find a sample's class: a function of it; or an index or key into it. A label is an int, str or
             bool, or a tensor or NumPy number with one element.
         target: The shares to aim at: a power as in :class:`ClassBalancedSampler` (1 for equal shares of all classes
@@ -188,14 +188,23 @@ class RebalancedStream(IterableDataset[Any]):
         resumed stream reads past what was read before.
         """
         if self._at_work is None:
-            return self._state or {"epoch": self.epoch, "seen": 0}
+            return self._state or {"epoch": self.epoch, "seen": 0, "options": self._options()}
         return self._at_work.state_dict()
+
+    def _options(self) -> dict[str, Any]:
+        """What a state must find again."""
+        return {name: getattr(self, name) for name in ("seed", "target", "max_repeats", "min_ratio", "buffer_size")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        if not isinstance(state_dict, dict) or not {"epoch", "seen"} <= state_dict.keys():
-            name = f"{type(self).__name__}.load_state_dict"
+        name = f"{type(self).__name__}.load_state_dict"
+        if not isinstance(state_dict, dict) or not state_dict.keys() >= {"epoch", "seen", "options"}:
             refuse(name, "state_dict", "what state_dict() gave", describe(state_dict), error=TypeError)
+        for option, mine in self._options().items():
+            theirs = state_dict["options"].get(option)
+            if theirs != mine:
+                hint = "Make the stream as it was made when the state was taken."
+                refuse(name, "state_dict", f"of a stream with {option} = {mine!r}", repr(theirs), hint)
         self.epoch, self._at_work = state_dict["epoch"], None
         self._state = copy.copy(state_dict) if state_dict["seen"] else None
 
@@ -227,6 +236,8 @@ class _Passage(Iterator[Any]):
             if state["dataset"] is not None:
                 dataset.load_state_dict(state["dataset"])  # type: ignore[attr-defined]
         self.source = iter(dataset)
+        if info is not None and not isinstance(dataset, IterableDataset):
+            self.source = itertools.islice(self.source, worker, None, info.num_workers)
         if state is not None and state["dataset"] is None and not self.ended:
             next(itertools.islice(self.source, self.seen, self.seen), None)
 
@@ -271,6 +282,7 @@ class _Passage(Iterator[Any]):
         return {
             "epoch": self.epoch,
             "seen": self.seen,
+            "options": self.stream._options(),
             "ended": self.ended,
             "counts": dict(self.counts),
             "neediest": (self.neediest, self.most),

@@ -28,7 +28,7 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
 
     PyTorch's stops at 2^24 weights, draws whole epochs ahead, repeats on every rank and cannot resume. This one draws
     any position of an epoch for itself: row i with probability w_i / Σ w, from a number that depends on seed, epoch and
-    position alone. Ranks share *one* draw, each computing its own part; a state is three numbers.
+    position alone. Ranks share *one* draw, each computing its own part; a state is a few numbers.
 
     - **With replacement** draws are independent; with ``systematic=True`` row i comes ⌊n·p_i⌋ or ⌈n·p_i⌉ times in an
       epoch, n·p_i on average: exact quotas in place of chance.
@@ -41,7 +41,7 @@ class WeightedRandomSampler(ReproducibleSampler[int]):
     row up to 256 classes, 2 up to 65,536. Without replacement, 8 bytes more for each draw while an epoch lasts.
 
     Weights on a CUDA device stay there, with 16 bytes each beside them, and :meth:`indices` gives a tensor of that
-    device: the same rows. They are looked at once when an epoch begins; no draw waits for the device.
+    device: the same rows. They are looked at once when an epoch begins; independent draws then wait for nothing.
 
     Args:
         weights: One number per row, finite, zero or more, ``(N,)``: a tensor, array, memmap or sequence. They need not

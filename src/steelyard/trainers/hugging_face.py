@@ -83,10 +83,11 @@ class ExactMean(_Mixin):
             refuse(name, "loss", "a loss of steelyard.nn", loss, error=TypeError)
         if kwargs.get("compute_loss_func") is not None:
             refuse(name, "compute_loss_func", "left out", "one", "The loss is what 'loss' says.")
+        given = [*args[1:2], kwargs.get("args")]  # the Trainer's second argument; it looks at the factor itself
+        smoothing = next((a.label_smoothing_factor for a in given if isinstance(a, transformers.TrainingArguments)), 0)
+        if smoothing != 0:
+            refuse(name, "label_smoothing_factor", "0", repr(smoothing), "Give the loss its label_smoothing.")
         super().__init__(*args, **kwargs)
-        if self.args.label_smoothing_factor != 0:
-            refuse(name, "label_smoothing_factor", "0", repr(self.args.label_smoothing_factor),
-                   "Give the loss its label_smoothing.")  # fmt: skip
         _refuse_split_rows(name, getattr(self.accelerator, "parallelism_config", None))
         self.loss = loss.to(self.args.device)
         self._formula = loss.loss if isinstance(loss, DeferredReweighting) else loss

@@ -10,7 +10,7 @@ device: without a GPU, Triton's interpreter runs the same kernels on the CPU, wh
 from __future__ import annotations
 
 import functools
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -174,54 +174,31 @@ implement("sigmoid_loss_backward", sigmoid_loss_backward, "CUDA")
 # --------------------------------------------------------------------------------- the gradient in the forward pass
 
 
-def softmax_sums(
-    input: Tensor, target: Tensor, upstream: Tensor, *settings: Any, out: Tensor | None = None
+def _kernels(formula: str) -> Any:
+    """The module that launches the kernels of a formula; with it comes Triton."""
+    return import_module(f"steelyard.ops.gpu.{formula}")
+
+
+def _sums(
+    formula: str, input: Tensor, target: Tensor, upstream: Tensor, *settings: Any, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor] | None:
     """Numbers that add up to the sum of the losses, and the gradient for one upstream gradient, 0-d, of all of them.
 
     One read and one write; ``out`` may be ``input`` itself. None where the reference is due.
     """
-    if not _softmax_serves(input, target, settings):
+    serves = _softmax_serves if formula == "softmax_launch" else _sigmoid_serves
+    if not serves(input, target, settings):
         return None
-    from steelyard.ops.gpu import softmax_launch
-
-    found = softmax_launch.launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
-    if found is None:
-        return None
-    assert found.loss is not None
-    assert found.gradient is not None
-    return found.loss, found.gradient
+    found = _kernels(formula).launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
+    return None if found is None else (found.loss, found.gradient)
 
 
-def softmax_mend(
-    input: Tensor, target: Tensor, upstream: Tensor, used: Tensor, gradient: Tensor, *settings: Any
+def _mend(
+    formula: str, input: Tensor, target: Tensor, upstream: Tensor, used: Tensor, gradient: Tensor, *settings: Any
 ) -> None:
     """Compute the gradient again if ``upstream`` is another than was ``used``: the device looks, and nobody waits."""
-    from steelyard.ops.gpu import softmax_launch
-
-    softmax_launch.launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
+    _kernels(formula).launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
 
 
-def sigmoid_sums(
-    input: Tensor, target: Tensor, upstream: Tensor, *settings: Any, out: Tensor | None = None
-) -> tuple[Tensor, Tensor] | None:
-    """As :func:`softmax_sums`, for the sigmoid formula."""
-    if not _sigmoid_serves(input, target, settings):
-        return None
-    from steelyard.ops.gpu import sigmoid
-
-    found = sigmoid.launch(input, target, *settings, loss=SUMS, upstream=upstream, gradient=out)
-    if found is None:
-        return None
-    assert found.loss is not None
-    assert found.gradient is not None
-    return found.loss, found.gradient
-
-
-def sigmoid_mend(
-    input: Tensor, target: Tensor, upstream: Tensor, used: Tensor, gradient: Tensor, *settings: Any
-) -> None:
-    """As :func:`softmax_mend`, for the sigmoid formula."""
-    from steelyard.ops.gpu import sigmoid
-
-    sigmoid.launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
+softmax_sums, sigmoid_sums = (functools.partial(_sums, formula) for formula in ("softmax_launch", "sigmoid"))
+softmax_mend, sigmoid_mend = (functools.partial(_mend, formula) for formula in ("softmax_launch", "sigmoid"))
