@@ -372,3 +372,28 @@ def test_a_denominator_may_be_learned():
     loss = class_parallel_cross_entropy(x, torch.arange(4) % 3, denominator=divisor)
     (gradient,) = torch.autograd.grad(loss, divisor)
     assert gradient.item() == pytest.approx(-loss.item() / 2.0)
+
+
+NO_NUMBERS = [
+    [0, math.nan, 2],
+    [-math.inf, 1, 2],
+    [0, -math.inf, 1],
+    [math.inf, 1, 2],
+    [-math.inf] * 3,
+    [0, math.inf, 1],
+]
+
+
+@pytest.mark.parametrize("smooth_weight", ["class", "target"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("target", [[0], [[1.0, 0.0, 0.0]], [[0.5, 0.0, 0.5]]], ids=str)
+@pytest.mark.parametrize("weight", [None, [0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], ids=str)
+def test_what_is_no_number_counts_as_in_cross_entropy(weight, target, smoothing, smooth_weight):
+    """A weight of zero beside infinity or NaN: 0 where it is 0 there, and NaN where it is NaN."""
+    options = {"label_smoothing": smoothing, "smooth_weight": smooth_weight, "reduction": "none"}
+    for row in NO_NUMBERS:
+        x = torch.tensor([row], dtype=torch.float64)
+        goal = torch.tensor(target, dtype=torch.int64 if target == [0] else torch.float64)
+        ours = class_parallel_cross_entropy(x, goal, weight, **options)
+        theirs = steelyard.functional.cross_entropy(x, goal, weight, **options)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0.0, equal_nan=True)
