@@ -225,9 +225,9 @@ def losses(rows: Rows, terms: Terms) -> Tensor:
     loss = rows.pull + (rows.log_total if rows.mass is None else rows.log_total * rows.mass)
     if terms.by_target and rows.own is not None:
         weighted = loss * rows.own
-        # A row of no weight costs nothing, whatever smoothing adds to it: 0·∞ is 0 there, as in the reference.
+        # Where every class has a share, a row of no weight costs nothing: 0·∞ is 0 then, as in the reference.
         nothing = (rows.own == 0) & ~loss.isnan()
-        loss = weighted if terms.smoothing == 0.0 else weighted.masked_fill(nothing, 0.0)
+        loss = weighted.masked_fill(nothing, 0.0) if terms.soft or terms.smoothing != 0.0 else weighted
     if terms.row_weight is not None:
         loss = loss * terms.row_weight
     kept, outside = terms.kept(), terms.outside()
