@@ -16,15 +16,15 @@ from steelyard._errors import describe, refuse
 __all__ = ["integer", "number", "numbers", "readable"]
 
 
-def readable(tensor: Tensor) -> bool:
+def readable(tensor: Tensor, *, wait: bool = False) -> bool:
     """Whether reading values is possible and costs no synchronisation.
 
-    Not so on a GPU, where it waits for the device, nor where the numbers do not exist yet: under ``torch.compile``,
-    ``torch.func`` transforms, and tracing modes.
+    Not so on a GPU, where it waits for the device, unless it may ``wait``; nor where the numbers do not exist yet:
+    under ``torch.compile``, ``torch.func`` transforms, and tracing modes.
     """
     return (
         not torch.compiler.is_compiling()
-        and tensor.device.type == "cpu"
+        and (tensor.device.type == "cpu" or (wait and not tensor.is_meta))
         and type(tensor) in (Tensor, torch.nn.Parameter, torch.nn.Buffer)
         and not torch._C._are_functorch_transforms_active()
         and _get_current_dispatch_mode() is None

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device_reads import Reads
 from hypothesis import given
 from hypothesis import strategies as st
 from sampler_kinds import WEIGHTS
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from steelyard.samplers import WeightedRandomSampler, _device, weighted
 from steelyard.samplers import _random as rng
@@ -157,22 +157,6 @@ def test_weights_that_are_written_to_count_from_the_next_epoch_on() -> None:
 def test_weights_that_are_none_are_refused(bad: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^WeightedRandomSampler: 'weights' .*{message}"):
         WeightedRandomSampler(torch.tensor(bad), 1)
-
-
-class Reads(TorchDispatchMode):
-    """Counts what would make the host wait for a device, and copies from there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal"):
-            self.found.append(func._schema.name)
-        kept = {**(kwargs or {})}
-        if func._schema.name == "aten::_to_copy" and kept.get("device") is not None:
-            self.found.append("copy")
-        return func(*args, **kept)
 
 
 def test_independent_draws_wait_for_nothing() -> None:

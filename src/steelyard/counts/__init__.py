@@ -7,9 +7,9 @@ name and count a class, ``_table`` prints.
 
 from __future__ import annotations
 
-from steelyard.counts._check import Label
+from steelyard.counts._check import LARGEST_TOTAL, Label
 from steelyard.counts._count import count_classes
 from steelyard.counts._given import as_class_counts, imbalance_ratio
 from steelyard.counts._value import ClassCounts
 
-__all__ = ["ClassCounts", "Label", "as_class_counts", "count_classes", "imbalance_ratio"]
+__all__ = ["LARGEST_TOTAL", "ClassCounts", "Label", "as_class_counts", "count_classes", "imbalance_ratio"]

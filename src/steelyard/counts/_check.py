@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,9 @@ def whole_numbers(function: str, argument: str, values: Any) -> np.ndarray:
         except ValueError:
             refuse(function, argument, rule, given)
     elif not hasattr(values, "__array__"):
-        refuse(
-            function,
-            argument,
-            "ClassCounts, or a 1-d sequence, array or tensor of counts",
-            describe(given),
-            error=TypeError,
-        )
+        rule = "ClassCounts, or a 1-d sequence, array or tensor of counts"
+        hint = "Use ClassCounts(counts.keys(), list(counts.values()))." if isinstance(values, Mapping) else ""
+        refuse(function, argument, rule, describe(given), hint, error=TypeError)
     array = np.asarray(values)
     if array.ndim != 1:
         hint = "For labels, use count_classes first." if array.ndim else ""

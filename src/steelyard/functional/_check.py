@@ -129,9 +129,11 @@ def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -
     return tensor.to(input.device, accumulation_dtype(input.dtype))
 
 
-def refuse_unless_finite(name: str, argument: str, values: Tensor, *, minus_infinity: bool = False) -> None:
-    """Finite numbers, where reading them costs nothing."""
-    if not readable(values):
+def refuse_unless_finite(
+    name: str, argument: str, values: Tensor, *, minus_infinity: bool = False, wait: bool = False
+) -> None:
+    """Finite numbers, where reading them costs nothing, or may ``wait`` for a device."""
+    if not readable(values, wait=wait):
         return
     bad = values.isnan() | values.isposinf() if minus_infinity else ~values.isfinite()
     if bool(bad.any()):
@@ -165,14 +167,17 @@ def class_values(
     return tensor
 
 
-def positive_counts(name: str, counts: Any) -> Tensor:
-    """Counts of classes that exclude one another, ``(C,)``, none of them 0, whose logarithm is infinite."""
+def positive_counts(name: str, counts: Any, *, wait: bool = False) -> Tensor:
+    """Counts of classes that exclude one another, ``(C,)``, none of them 0, whose logarithm is infinite.
+
+    A tensor on a device stays there; its values are looked at if that may ``wait``.
+    """
     if isinstance(counts, ClassCounts) and counts.is_multilabel:
         hint = "Several classes may hold at once there: use a sigmoid loss with pos_weight(counts)."
         refuse(name, "counts", "single-label counts", "multi-label counts", hint)
     if torch.compiler.is_compiling() and not isinstance(counts, Tensor):
         return counts.counts if isinstance(counts, ClassCounts) else torch.as_tensor(counts)
-    if isinstance(counts, Tensor) and not readable(counts):
+    if isinstance(counts, Tensor) and not readable(counts, wait=wait):
         if counts.dim() != 1 or counts.is_complex() or counts.dtype == torch.bool:
             refuse(name, "counts", "numbers of shape (C,)", counts)
         return counts.detach()
@@ -181,7 +186,7 @@ def positive_counts(name: str, counts: Any) -> Tensor:
         classes = (values == 0).nonzero().flatten().tolist()
         hint = "Leave these classes out of the model, or give them a count of 1."
         refuse(name, "counts", "> 0 for every class", f"0 for classes {classes}", hint)
-    return values
+    return values.to(counts.device) if isinstance(counts, Tensor) else values
 
 
 def row_values(name: str, argument: str, values: Any, input: Tensor) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,12 +12,12 @@ from torch import Tensor, nn
 
 from steelyard import weights
 from steelyard._errors import NotInvertibleError, refuse
-from steelyard._values import numbers
+from steelyard._values import numbers, readable
 from steelyard.functional._check import check_inplace, positive_counts, refuse_unless_finite
 from steelyard.functional._reduce import Denominator, check_reduction
 from steelyard.functional.inverse import CALIBRATE
 
-__all__ = ["CountedLoss", "Loss", "WeightedLoss"]
+__all__ = ["CountedLoss", "Loss", "WeightedLoss", "weights_from"]
 
 
 class Loss(nn.Module):
@@ -142,7 +144,8 @@ class WeightedLoss(Loss):
         if "weight" in options:
             refuse(f"{cls.__name__}.from_counts", "weight", "left alone: it is what the counts give", "one")
         chosen = {name: options.pop(name) for name in WEIGHT_OPTIONS if name in options}
-        return cls(weight=weights.class_weights(counts, scheme, **chosen), **options)
+        weight = weights_from(counts, partial(weights.class_weights, scheme=scheme, **chosen))
+        return cls(weight=weight, **options)
 
 
 class CountedLoss(Loss):
@@ -176,18 +179,19 @@ class CountedLoss(Loss):
         if scheme is not None:
             if "weight" in options:
                 refuse(f"{cls.__name__}.from_counts", "weight", "left alone where there is a scheme", "one")
-            options["weight"] = weights.class_weights(counts, scheme, **chosen)
+            options["weight"] = weights_from(counts, partial(weights.class_weights, scheme=scheme, **chosen))
         return cls(counts, **options)
 
     def _count(self, counts: Any) -> None:
-        self.register_buffer("counts", positive_counts(type(self).__name__, counts).clone())
+        self.register_buffer("counts", positive_counts(type(self).__name__, counts, wait=True).clone())
 
     def _check_loaded(self, name: str, given: Tensor) -> None:
         if name != "counts":
             super()._check_loaded(name, given)
-        elif positive_counts(f"{type(self).__name__}.load_state_dict", given).shape != self.counts.shape:
-            wanted = tuple(self.counts.shape)
-            refuse(f"{type(self).__name__}.load_state_dict", name, f"of shape {wanted}", given)
+            return
+        function = f"{type(self).__name__}.load_state_dict"
+        if positive_counts(function, given, wait=True).shape != self.counts.shape:
+            refuse(function, name, f"of shape {tuple(self.counts.shape)}", given)
 
 
 WEIGHT_OPTIONS = ("power", "beta", "normalize", "cap", "missing")
@@ -198,7 +202,7 @@ def _is_word(value: Any, word: str) -> bool:
 
 
 def statistic(name: str, argument: str, values: Any, per_class: bool, minus_infinity: bool) -> Tensor | None:
-    """Numbers for a buffer: a detached copy, floating-point, finite."""
+    """Numbers for a buffer: a detached copy, floating-point, finite; a device is waited for, once, here."""
     if values is None:
         return None
     tensor = numbers(name, argument, values, "numbers").detach().clone()
@@ -212,5 +216,12 @@ def statistic(name: str, argument: str, values: Any, per_class: bool, minus_infi
         tensor = tensor.to(torch.get_default_dtype())
     if per_class and tensor.dim() != 1:
         refuse(name, argument, "of shape (C,), one number for each class", f"shape {tuple(tensor.shape)}")
-    refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity)
+    refuse_unless_finite(name, argument, tensor, minus_infinity=minus_infinity, wait=True)
     return tensor
+
+
+def weights_from(counts: Any, make: Callable[[Any], Tensor]) -> Tensor:
+    """``make(counts)`` where the counts are; those on a device are read, so that what is wrong is said in words."""
+    if isinstance(counts, Tensor) and readable(counts, wait=True):
+        return make(counts.cpu()).to(counts.device)
+    return make(counts)

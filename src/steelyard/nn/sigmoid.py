@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from steelyard.functional._check import as_values, check_input, element_values, 
 from steelyard.functional._reduce import Denominator, legacy_reduction
 from steelyard.functional.inverse import sigmoid_inverse
 from steelyard.functional.sigmoid import focal_alpha
-from steelyard.nn._base import Loss
+from steelyard.nn._base import Loss, weights_from
 
 __all__ = ["AsymmetricLoss", "BCEWithLogitsLoss", "SigmoidFocalLoss"]
 
@@ -70,7 +71,8 @@ class _SigmoidLoss(Loss):
             refuse(f"{cls.__name__}.from_counts", "scheme", "None: a sigmoid loss weighs negatives / positives", scheme)
         if "pos_weight" in options:
             refuse(f"{cls.__name__}.from_counts", "pos_weight", "left alone: it is what the counts give", "one")
-        return cls(pos_weight=weights.pos_weight(counts, positive=positive, missing=missing), **options)
+        found = weights_from(counts, partial(weights.pos_weight, positive=positive, missing=missing))
+        return cls(pos_weight=found, **options)
 
     def _options(self, input: Tensor, sample_weight: Any, denominator: Any) -> dict[str, Any]:
         return {
