@@ -43,7 +43,8 @@ def describe(value: Any) -> str:
     text = repr(value)
     if len(text) > 60:
         text = text[:57] + "..."
-    return f"{type(value).__name__} {text}" if not isinstance(value, str | type(None)) else text
+    named = isinstance(value, str | type(None)) or text.startswith(type(value).__name__)
+    return text if named else f"{type(value).__name__} {text}"
 
 
 def _with_article(words: str) -> str:

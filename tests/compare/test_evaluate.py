@@ -29,6 +29,9 @@ def test_hand_values() -> None:
     by_hand = [0.14, 0.62, 0.26, 0.14, 0.78, 0.54]  # Σ_c (p_c − [c = y])², row by row
     assert scores["brier"] == pytest.approx(np.mean(by_hand))
     assert scores["rarest_average_precision"] == pytest.approx(1.0)
+    assert scores["auroc"] == pytest.approx((8 / 9 + 6 / 8 + 5 / 5) / 3)
+    # Decisions 0, 1, 0, 1, 0, 2: covariances Σ hits − Σ_c actual·decided / n, with itself for each of the two.
+    assert scores["mcc"] == pytest.approx((4 - 14 / 6) / np.sqrt((6 - 14 / 6) * (6 - 14 / 6)))
 
 
 def test_scikit_learn_agrees_on_random_predictions() -> None:
@@ -46,6 +49,8 @@ def test_scikit_learn_agrees_on_random_predictions() -> None:
     assert scores["rarest_average_precision"] == pytest.approx(
         sk.average_precision_score(target == 3, probabilities[:, 3])
     )
+    assert scores["auroc"] == pytest.approx(sk.roc_auc_score(target, probabilities, multi_class="ovr", average="macro"))
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(target, decisions))
     assert scores["log_loss"] == pytest.approx(sk.log_loss(target, probabilities))
     assert scores["log_loss_posterior"] == pytest.approx(sk.log_loss(target, posterior))
     assert scores["brier"] == pytest.approx(sk.brier_score_loss(target, probabilities, scale_by_half=False))
@@ -82,6 +87,8 @@ def test_every_metric_knows_its_good_side() -> None:
         "macro_f1": 1,
         "average_precision": 1,
         "rarest_average_precision": 1,
+        "auroc": 1,
+        "mcc": 1,
         "accuracy": 1,
         "log_loss": -1,
         "log_loss_posterior": -1,

@@ -128,7 +128,8 @@ def test_only_the_logits_and_numbers_of_rows_are_saved(dtype, soft):
 # ----------------------------------------------------------------------------------- on ranks: those that do not agree
 
 WORDS = {
-    "rows": "'local_logits' must be the same on every rank of the group; got 4 rows on rank 0, 3 rows on rank 2",
+    "rows": "'local_logits' must be the same on every rank of the group; got 4 rows on rank 0, 3 rows on rank 2. "
+    "All ranks take the same rows, and each its own classes.",
     "as many rows": "'local_logits' must be the same on every rank of the group; got 2 axes on rank 0, 3 axes on",
     "axes": "'local_logits' must be the same on every rank of the group; got 2 axes",
     "dtype": "'local_logits' must be the same on every rank of the group; got torch.float32 on rank 0, torch.float64",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from case_names import short
+from torch.utils.data import TensorDataset
 
 from steelyard.samplers import (
     BalancedBatchSampler,
@@ -182,10 +183,25 @@ def test_a_late_epoch_needs_no_replay_of_draws() -> None:
     assert list(other) == last
 
 
+@pytest.mark.parametrize("make", [ClassBalancedSampler, lambda labels: BalancedBatchSampler(labels, 2, 1)])
+def test_rows_that_losses_ignore_are_pointed_out(make: Any) -> None:
+    with pytest.warns(
+        UserWarning, match="BalancedSampler|BalancedBatch.*: the label -100, first at position 2, is drawn"
+    ):
+        make([0, 1, -100, 1, -100])
+    make([-100] * 3 if make is ClassBalancedSampler else [0, 1])  # a warning would be an error
+
+
 BAD = [
     ({"labels": []}, ValueError, "'labels'|'num_samples'"),
     ({"labels": [1, None]}, ValueError, "'labels' must be labels without gaps"),
     ({"labels": torch.zeros(3, 2)}, ValueError, r"'labels' must be one label per row, \(N,\)"),
+    (
+        {"labels": [0.0, 0.5, 1.0]},
+        ValueError,
+        r"'labels' must be whole numbers .*; got 0\.5 at position 1\. A number that",
+    ),
+    ({"labels": TensorDataset(torch.arange(2))}, TypeError, r"'labels' must be a tensor, .* Give the label of each of"),
     ({"num_samples": 0}, ValueError, "'num_samples' must be 1 or more"),
     ({"num_samples": 1.5}, TypeError, "'num_samples' must be an integer"),
     ({"power": -0.5}, ValueError, "'power' must be a number in"),

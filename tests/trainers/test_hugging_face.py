@@ -259,7 +259,12 @@ def test_a_trainer_with_a_sampler_of_ours(two: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("criterion", "options", "error", "words"),
     [
-        (torch.nn.CrossEntropyLoss(), {}, TypeError, "Trainer: 'loss' must be a loss of steelyard.nn; got"),
+        (
+            torch.nn.CrossEntropyLoss(),
+            {},
+            TypeError,
+            "Trainer: 'loss' must be a loss of steelyard.nn; got CrossEntropyLoss().",
+        ),
         (steelyard.nn.CrossEntropyLoss(reduction="sum"), {}, ValueError, "reduction='mean'"),
         (jobs.loss(), {"compute_loss_func": print}, ValueError, "Trainer: 'compute_loss_func' must be left out"),
         (jobs.loss(), {"label_smoothing_factor": 0.1}, ValueError, "Give the loss its label_smoothing."),
@@ -288,6 +293,12 @@ def test_batches_that_it_refuses(batch: Any, options: Any, words: str, tmp_path:
     with pytest.raises((ValueError, IndexError)) as caught:
         trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
     assert words in str(caught.value)
+
+
+def test_outputs_without_logits_are_refused(tmp_path: Path) -> None:
+    trainer = hugging_face.Trainer(jobs.Net(), jobs.hf_arguments(str(tmp_path), 1, 1), loss=jobs.loss())
+    with pytest.raises(ValueError, match=r"got a dict of scores, hidden\. For another name, override loss_input"):
+        trainer.loss_input({"scores": torch.zeros(1, 4), "hidden": None}, torch.tensor([1]))
 
 
 def test_a_trainer_that_does_not_look_ahead_is_told(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_what_the_host_refuses_is_nan(counts, scheme, missing, normalize, power)
     torch.testing.assert_close(found.cpu(), wanted, rtol=3e-7, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_samples_at_all(scheme: str) -> None:
+    counts = torch.zeros(3, dtype=torch.int64, device=DEVICE)
+    with unseen():
+        found = class_weights(counts, scheme, missing="zero")
+    assert found.isnan().all()
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999, 1 - 1e-12])
 def test_beta(beta: float) -> None:
     counts = torch.tensor([10, 1000, 7], device=DEVICE)
@@ -105,7 +113,7 @@ def test_numbers_that_count_nothing_make_nan(function: Callable[..., Tensor], ba
     assert found.isnan().all()
 
 
-@pytest.mark.parametrize("scheme", [lambda n: -n, lambda n: n * math.nan, lambda n: n * 0, lambda n: n * math.inf])
+@pytest.mark.parametrize("scheme", [lambda n: n - 2, lambda n: n * math.nan, lambda n: n * 0, lambda n: n * math.inf])
 def test_a_function_that_gives_no_weights_makes_nan(scheme: Any) -> None:
     counts = torch.tensor([3, 1], device=DEVICE)
     with unseen():

@@ -201,6 +201,7 @@ def test_missing() -> None:
     ):
         class_weights(counts)
     assert class_weights(counts, missing="zero").tolist() == [1.0, 0.0, 2.0, 0.0]
+    assert class_weights(counts, missing="zero", power=0).tolist() == [1.0, 0.0, 1.0, 0.0]
     assert class_weights(counts, missing="max").tolist() == [1.0, 2.0, 2.0, 2.0]
 
 
@@ -396,6 +397,8 @@ BAD = {
             ([[1, 2]], ValueError, "one count per class, of shape"),
             ([0, 0], ValueError, "counts with samples; got none in any class"),
             ([3, 0], ValueError, "got none for class 1"),
+            ([1, 0, 0, 2], ValueError, r"such classes out\. Or these look like labels, not counts: count them by"),
+            ({0: 3, 1: 1}, TypeError, r"got dict .*Use ClassCounts\(counts.keys\(\), list\(counts.values\(\)\)\)"),
             ("abc", TypeError, "or a 1-d sequence, array or tensor of counts"),
             ([True, False], TypeError, "whole numbers"),
             (["1"], TypeError, "whole numbers"),

@@ -90,6 +90,8 @@ class Comparison:
             "balanced_accuracy": 1 / len(share),
             "average_precision": 1 / len(share),
             "rarest_average_precision": float(share.min()),
+            "auroc": 0.5,
+            "mcc": 0.0,
             "accuracy": float(share.max()),
             "log_loss": float(-(share * np.log(share)).sum()),
             "log_loss_posterior": float(-(share * np.log(share)).sum()),

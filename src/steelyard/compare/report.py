@@ -124,7 +124,8 @@ def render(comparison: Comparison) -> str:
 
 def _columns(comparison: Comparison) -> list[str]:
     """Metrics of the results table: the chosen one first."""
-    names = ["balanced_accuracy", "macro_f1", "average_precision", "rarest_average_precision", "accuracy", "log_loss"]
+    names = ["balanced_accuracy", "macro_f1", "mcc", "average_precision", "rarest_average_precision", "auroc",
+             "accuracy", "log_loss"]  # fmt: skip
     chosen = comparison.settings.metric
     return [chosen, *(name for name in names if name != chosen)]
 

@@ -44,7 +44,7 @@ class Outcome:
 
 def tuned_for(metric: str) -> str:
     """What cut-offs are tuned for: the metric that judges, where it looks at decisions and not at probabilities."""
-    return metric if metric in ("balanced_accuracy", "macro_f1", "accuracy") else "balanced_accuracy"
+    return metric if metric in ("balanced_accuracy", "macro_f1", "mcc", "accuracy") else "balanced_accuracy"
 
 
 def run_splits(

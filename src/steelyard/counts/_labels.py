@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from steelyard._errors import describe, refuse
 from steelyard.counts._tally import Progress, Tally
@@ -44,6 +45,8 @@ def as_array(source: Any, function: str = "count_classes") -> np.ndarray:
         return array
     if not hasattr(source, "__array__"):
         hint = "An iterator can be given as list(...)." if hasattr(source, "__next__") else ""
+        if isinstance(source, Dataset):
+            hint = "Give the label of each of its samples, such as its targets."
         refuse(
             function, argument, "a tensor, array, sequence or Series of labels", describe(source), hint, error=TypeError
         )

@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+_ROWS = ("input", "local_logits", "target")
+"""Arguments that come by row, which data-parallel ranks have others of."""
+
+
 class Fact(NamedTuple):
     """Something that must be the same on every rank: the argument it is about, a code, and how to read that."""
 
@@ -137,5 +141,6 @@ def exchange(
         other = next((rank for rank, code in enumerate(codes) if code != codes[0]), None)
         if other is not None:
             got = f"{fact.show(codes[0])} on rank 0, {fact.show(codes[other])} on rank {other}"
-            refuse(name, fact.argument, "the same on every rank of the group", got)
+            hint = "All ranks take the same rows, and each its own classes." if fact.argument in _ROWS else ""
+            refuse(name, fact.argument, "the same on every rank of the group", got, hint)
     return [row[-len(own) :] for row in everyone]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard._errors import refuse
 from steelyard.counts._index import index_labels
 from steelyard.samplers import _random as rng
 from steelyard.samplers._random import I64
 
 __all__ = ["Members", "label_array", "narrow"]
+
+IGNORED = -100
+"""What PyTorch's losses ignore unless they are told otherwise."""
 
 
 def narrow(index: NDArray, size: int) -> NDArray:
@@ -29,6 +35,21 @@ def label_array(labels: list[Any]) -> NDArray:
     return mixed
 
 
+def _check_classes(function: str, classes: list[Any], first: Callable[[int], int]) -> None:
+    """Refuse what names no class, and speak up where a label says that its row has none."""
+    for c, label in enumerate(classes):
+        if isinstance(label, float) and not label.is_integer():
+            hint = "A number that varies continuously has to be cut into bins before it has classes."
+            refuse(function, "labels", "whole numbers where they are floats", f"{label!r} at position {first(c)}", hint)
+    if IGNORED in classes and len(classes) > 1:
+        warnings.warn(
+            f"{function}: the label {IGNORED}, first at position {first(classes.index(IGNORED))}, is drawn as a class "
+            "of its own; losses ignore rows with it. Leave these rows out of 'labels', and of the data set.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 class Members:
     """Rows by class: 4 bytes a row (8 from 2^31 rows on), and some for each class."""
 
@@ -36,6 +57,7 @@ class Members:
         distinct, index = index_labels(labels, function=function)
         counts = np.bincount(index, minlength=len(distinct))
         held = np.flatnonzero(counts)
+        _check_classes(function, [distinct[c] for c in held], lambda c: int((index == held[c]).argmax()))
         small = np.min_scalar_type(max(len(held) - 1, 0))  # narrow integers are sorted by counting
         place = np.zeros(len(distinct), small)
         place[held] = np.arange(len(held))

@@ -118,6 +118,9 @@ class ExactMean(_Mixin):
 
     def loss_input(self, outputs: Any, target: Tensor) -> Tensor:
         """What the loss is given as input: the logits, their last axis moved to 1 where it has the classes."""
+        if isinstance(outputs, dict) and "logits" not in outputs:
+            refuse(type(self).__name__, "logits", "among what the model gives", f"a dict of {', '.join(outputs)}",
+                   "For another name, override loss_input.")  # fmt: skip
         logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else _as_tuple(outputs)[0]
         if self.shift_labels:
             logits = logits[..., :-1, :]

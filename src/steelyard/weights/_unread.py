@@ -33,7 +33,7 @@ def counts_of(function: str, counts: Tensor) -> tuple[Tensor, Tensor]:
         refuse(function, "counts", "whole numbers of zero or more, one per class", counts, error=TypeError)
     n = counts.detach().to(widest(counts.device))
     total = n.sum()
-    return n, ((n >= 0) & (n == n.round())).all() & (total > 0) & (total < LARGEST_TOTAL)
+    return n, ((n >= 0) & (n == n.round())).all() & (total < LARGEST_TOTAL)
 
 
 def widest(device: torch.device) -> torch.dtype:
