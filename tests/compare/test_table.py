@@ -225,7 +225,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no features": (
         GOOD.with_columns(x=1),
         {},
-        "a usable feature beside the target; got data frame with none. 'x': the same",
+        "a usable feature beside the target; got data frame with none. 'x': the same value in every row. Classes alone",
     ),
 }
 
@@ -253,7 +253,8 @@ def test_bad_files(tmp_path: Path) -> None:
         "notes.docx": "must be a file ending in .parquet",
         "broken.parquet": "must be a readable parquet file",
         "binary.csv": "must be a readable csv file",
-        "": "which is a folder",
+        "": "which is a folder. Several files are read as one by count_classes, `steelyard inspect`",
+        "*.csv": "which is a pattern. Several files are read as one by",
     }
     for name, message in expected.items():
         with pytest.raises(InputError) as caught:

@@ -559,6 +559,21 @@ CASES: dict[str, tuple[list[tuple[dict[str, Any], list[str]]], list[dict[str, An
         ],
         [{"loss": TCE(t(1.0, 0.0))}, {"loss": TBCE(pos_weight=t(0.0))}],
     ),
+    "SY126": (
+        [
+            ({"sampler": rows([9.0, 1.0], Y), "labels": Y}, ["makes up 1.2 % of the draws and 10 % of the rows"]),
+            ({"sampler": rows([1.0, 0.0], Y), "labels": Y}, ["makes up none of the draws"]),
+            ({"sampler": rows([2.0, 1.0, 9.0], labels(60, 10, 30)), "labels": labels(60, 10, 30)}, ["Class 1,"]),
+            ({"sampler": Ours([9.0] * 90 + [1.0] * 10, 100, labels=Y)}, ["Ours favours"]),
+        ],
+        [
+            {"sampler": rows([1.0, 9.0], Y), "labels": Y},
+            {"sampler": rows([1.2, 1.0], Y), "labels": Y},
+            {"sampler": rows([9.0, 1.0], labels(50, 50)), "labels": labels(50, 50)},
+            {"sampler": Weighted([9.0, 1.0], 1000), "labels": labels(900, 100)},  # which SY102 tells
+            {"sampler": RandomSampler(Y), "labels": Y},
+        ],
+    ),
 }  # fmt: skip
 
 MADE = [pytest.param(code, *case, id=f"{code}-{i}") for code, (bad, _) in CASES.items() for i, case in enumerate(bad)]
@@ -566,7 +581,7 @@ NEAR = [pytest.param(code, case, id=f"{code}-{i}") for code, (_, near) in CASES.
 
 
 def test_every_rule_has_cases_on_both_sides() -> None:
-    assert sorted(RULES) == sorted(CASES) == [f"SY{number}" for number in range(101, 126)]
+    assert sorted(RULES) == sorted(CASES) == [f"SY{number}" for number in range(101, 127)]
     assert all(bad and near for bad, near in CASES.values())
 
 

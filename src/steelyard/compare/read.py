@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,7 +43,8 @@ def read(source: Any, function: str) -> tuple[pl.DataFrame, str]:
 
     Args:
         source: Path of a CSV, TSV or Parquet file, or a data frame (Polars, pandas, PyArrow, or whatever else
-        Narwhals reads). function: Who asks, for the message.
+            Narwhals reads).
+        function: Who asks, for the message.
     Raises: InputError: missing, empty, unreadable, or of an unknown kind.
     """
     if isinstance(source, str | os.PathLike):
@@ -62,10 +64,13 @@ def read(source: Any, function: str) -> tuple[pl.DataFrame, str]:
 
 def check_file(path: Path, function: str) -> str:
     """The kind of a file that is there, is no folder, and is not empty: ``parquet``, ``csv`` or ``tsv``."""
+    many = "Several files are read as one by count_classes, `steelyard inspect` and `steelyard weights` only."
     if not path.exists():
-        bad(function, "source", "the path of a file", f"{path}, which does not exist", _near(path))
+        pattern = glob.has_magic(str(path))
+        got = f"{path}, which " + ("is a pattern" if pattern else "does not exist")
+        bad(function, "source", "the path of a file", got, many if pattern else _near(path))
     if path.is_dir():
-        bad(function, "source", "the path of a file", f"{path}, which is a folder")
+        bad(function, "source", "the path of a file", f"{path}, which is a folder", many)
     suffixes = ["".join(path.suffixes[-2:]).lower(), path.suffix.lower()]
     kind = next((READERS[suffix] for suffix in suffixes if suffix in READERS), None)
     if kind is None:

@@ -79,7 +79,8 @@ def load(
     features = feature_frame(frame, columns)
     if features.width == 0:
         left_out = "; ".join(f"'{c.name}': {c.note}" for c in columns if c.role == "unused")
-        bad(function, "source", "a table with a usable feature beside the target", f"{name} with none", left_out)
+        hint = f"{left_out}. " * bool(left_out) + "Classes alone are counted by count_classes and `steelyard weights`."
+        bad(function, "source", "a table with a usable feature beside the target", f"{name} with none", hint)
     notes = [f"'{c.name}' is left out: {c.note}." for c in columns if c.role == "unused" and c.name not in drop]
     notes += [f"'{c.name}': {c.note}." for c in columns if c.role == "number" and "missing" in c.note]
     if varies and split_duplicates:

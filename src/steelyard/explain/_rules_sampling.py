@@ -205,6 +205,37 @@ def ranks_alike(setup: Setup) -> Said:
     return None
 
 
+@rule(
+    "SY126",
+    "warning",
+    "A sampler that favours frequent classes",
+    symptom="A weighted sampler was to help the rare class, and its recall falls.",
+    reason="A row is drawn in proportion to its weight. Counts or shares taken as weights, where one over them was "
+    "meant, make frequent classes more frequent.",
+    fine="Weights that grow as a class gets rarer: sample_weights(labels, class_weights(counts)).",
+    example="""
+labels = torch.tensor([0] * 90 + [1] * 10)
+counts = torch.tensor([90.0, 10.0])
+sampler = torch.utils.data.WeightedRandomSampler(counts[labels].tolist(), 100)
+print(check(sampler=sampler, labels=labels))
+""",
+)
+def favours_frequent(setup: Setup) -> Said:
+    """Draws in which the rarest class is rarer than in the data."""
+    sampling, n, drawn = setup.sampling, setup.natural, setup.drawn
+    if sampling is None or n is None or drawn is None or len(n) != len(drawn) or class_weights_for_rows(setup):
+        return None
+    rare, often = int(torch.where(n > 0, n, torch.inf).argmin()), int(n.argmax())
+    if n[often] < CORRECTS * n[rare] or drawn[rare] * n[often] * CORRECTS > drawn[often] * n[rare]:
+        return None
+    of_draws = percent(float(drawn[rare])) if drawn[rare] > 0 else "none"
+    return (
+        f"Class {setup.named(rare)}, the rarest, makes up {of_draws} of the draws and "
+        f"{percent(float(n[rare] / n.sum()))} of the rows: {sampling.name} favours the frequent classes.",
+        "Give rare classes the larger weights: sample_weights(labels, class_weights(counts)).",
+    )
+
+
 def _within(wanted: Any, sampler: Any, depth: int = 3) -> bool:
     """Whether a sampler is the wanted one, or wraps it, as trainers do."""
     if sampler is wanted:
