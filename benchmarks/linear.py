@@ -207,11 +207,11 @@ def main() -> int:
     """Exit code 0: done, results and page written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.linear", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="of every contender (7)")
-    parser.add_argument("--memory", nargs=2, metavar=("CASE", "WHO"), help="only this, as JSON")
+    parser.add_argument("--memory", nargs=2, metavar=("ROWSxSIZExCLASSES", "WHO"), help="only this, as JSON")
     options = parser.parse_args()
     if options.memory:
-        (case,) = (case for case in CASES if case.name == options.memory[0])
-        print(json.dumps(_memory(case, options.memory[1])))
+        rows, size, classes = map(int, options.memory[0].split("x"))
+        print(json.dumps(_memory(Case(rows, size, classes, ()), options.memory[1])))
         return 0
     result = {"machine": describe(), "rounds": options.rounds}
     result["cases"] = [run(case, options.rounds if case.classes < 10**5 else 2) for case in CASES]

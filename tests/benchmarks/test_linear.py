@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,3 +30,10 @@ def test_the_page_is_what_the_committed_results_say() -> None:
     assert [(c["rows"], c["size"], c["classes"]) for c in result["cases"]] == [
         (case.rows, case.size, case.classes) for case in linear.CASES
     ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is Linux's to tell")
+def test_logits_are_never_all_in_memory() -> None:
+    """256 MiB of logits, in two chunks; the gradients that must be there are 9 MiB."""
+    case = linear.Case(2048, 64, 32768, ())
+    assert 128 << 20 < linear.memory(case, linear.OURS) < 192 << 20
