@@ -27,6 +27,7 @@ def test_the_dictionary_is_what_runs() -> None:
     assert (found["cpu"], tuple(found["cpu available"])) == (cpu.selected(), cpu.available())
     assert found["threads"] == torch.get_num_threads()
     assert found["other devices"] == "reference"
+    assert len(found["gpus"]) == torch.cuda.device_count()
     assert found["STEELYARD_CPU"] == os.environ.get("STEELYARD_CPU")
     assert json.loads(json.dumps(found)) == found
 
@@ -43,6 +44,7 @@ def test_what_is_printed_names_the_implementation(name: str, capsys: pytest.Capt
     rest = shown["CPU tensors"].partition("runs here too: ")[2]
     assert set(rest.split(", ")) - {""} == set(cpu.available()) - {name}
     assert shown["other devices"].startswith("reference")
+    assert ("sees no GPU" in shown["CUDA tensors"]) == (torch.cuda.device_count() == 0)
 
 
 def test_threads_and_pages_are_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:

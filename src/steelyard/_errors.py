@@ -5,12 +5,17 @@ TypeError for kind and dtype, ValueError for shape, range and option, IndexError
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-__all__ = ["NotInvertibleError", "choice", "describe", "refuse"]
+__all__ = ["NotInvertibleError", "choice", "describe", "refuse", "warn"]
+
+_HERE = str(Path(__file__).parent)
 
 
 class NotInvertibleError(ValueError):
@@ -32,6 +37,14 @@ def refuse(
     """
     what = got if isinstance(got, str) else describe(got)
     raise error(f"{function}: '{argument}' must be {rule}; got {what}." + (f" {hint}" if hint else "")) from None
+
+
+def warn(message: str) -> None:
+    """A UserWarning that points at the line of the user's that led here, however many of ours are between."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def describe(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode, _get_current_dispatch_mode_stack
 
 from steelyard._errors import describe, refuse
 
@@ -24,11 +24,24 @@ def readable(tensor: Tensor, *, wait: bool = False) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and (tensor.device.type == "cpu" or (wait and not tensor.is_meta))
-        and type(tensor) in (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+        and (tensor.device.type == "cpu" or (wait and _may_wait(tensor)))
+        and (type(tensor) in _PLAIN or type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__)
         and not torch._C._are_functorch_transforms_active()
-        and _get_current_dispatch_mode() is None
+        and (_get_current_dispatch_mode() is None or not any(map(_traces, _get_current_dispatch_mode_stack())))
     )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+def _may_wait(tensor: Tensor) -> bool:
+    """Whether the values of a tensor on a device exist, and a CUDA graph that is captured does not forbid to ask."""
+    return not tensor.is_meta and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def _traces(mode: object) -> bool:
+    """Whether a mode stands for numbers that do not exist yet; others watch or count what is computed."""
+    return getattr(mode, "_mode_key", None) is not None
 
 
 def number(name: str, argument: str, value: Any, low: float, high: float, *, open_end: bool = False) -> float:

@@ -25,10 +25,10 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
         ``"cpu"``, the implementation that CPU tensors meet; ``"cpu available"``, those that this machine can run,
         slowest first; ``"cuda"``, the implementation that tensors on a GPU meet: ``"triton"``, the kernels (float64
         meets the reference there), or where Triton is missing ``"reference"``, the formulas in plain PyTorch;
-        ``"triton"``, its version or None; ``"other devices"``, which is ``"reference"``; ``"threads"``, how
-        many a kernel may use; ``"thread source"`` and ``"huge pages"``, None where there are no kernels;
-        ``"STEELYARD_CPU"``, the environment variable that chooses the implementation when the library is imported, or
-        None.
+        ``"triton"``, its version or None; ``"gpus"``, the names of those that PyTorch sees; ``"other devices"``,
+        which is ``"reference"``; ``"threads"``, how many a kernel may use; ``"thread source"`` and ``"huge pages"``,
+        None where there are no kernels; ``"STEELYARD_CPU"``, the environment variable that chooses the implementation
+        when the library is imported, or None.
 
     Raises:
         ValueError, TypeError: another ``mode``.
@@ -46,6 +46,7 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
         "cpu available": list(cpu.available()),
         "cuda": "triton" if gpu.installed() else "reference",
         "triton": gpu.version(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "other devices": "reference",
         "threads": cpu.threads(),
         "thread source": details.get("threads"),
@@ -79,9 +80,10 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _on_gpu(found: dict[str, Any]) -> str:
+    seen = f"; here: {', '.join(found['gpus'])}" if found["gpus"] else "; this PyTorch sees no GPU"
     if found["triton"] is None:
-        return f"reference, {_PLAIN}; there is no Triton to compile kernels with"
-    return f"triton, kernels by Triton {found['triton']}; float64 meets the reference"
+        return f"reference, {_PLAIN}; there is no Triton to compile kernels with{seen}"
+    return f"triton, kernels by Triton {found['triton']}; float64 meets the reference{seen}"
 
 
 _PLAIN = "the formulas in plain PyTorch"

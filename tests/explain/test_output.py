@@ -184,6 +184,18 @@ def test_findings_are_a_list_worst_first() -> None:
     assert Findings([], ["loss"]) == []
 
 
+def test_a_loss_that_check_does_not_know_is_named() -> None:
+    def own(input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return input.sum() + target.sum()
+
+    for loss, name in ((torch.nn.MSELoss(), "MSELoss"), (own, "own")):
+        assert str(check(loss=loss)).startswith(f"No findings. {name} is no loss that check knows: its settings were")
+    assert "is no loss" not in str(check(loss=torch.nn.CrossEntropyLoss()))
+    assert "is no loss" not in str(check(counts=[3, 2]))
+    with pytest.raises(TypeError, match=r"got the class CrossEntropyLoss\. Make one: CrossEntropyLoss\(\.\.\.\)"):
+        check(loss=torch.nn.CrossEntropyLoss)
+
+
 def test_a_difference_prints_and_is_json() -> None:
     input, target = torch.tensor([[0.1, 0.9], [0.0, 0.1]]), torch.tensor([0, 1])
     one, two = explain(nn.CrossEntropyLoss([0.1, 1.0]), input, target), explain(nn.CrossEntropyLoss(), input, target)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from device_reads import waiting_is_an_error
 from gpu_cases import DEVICE, NEEDS_GPU, dispatched, interpreted
 from torch import Tensor
 
@@ -33,6 +34,7 @@ def _drawn(*shape: int, seed: int = 0) -> Tensor:
 LOGITS, LABELS = _drawn(9, 5), (torch.arange(9) % 5).to(DEVICE)
 TARGETS = _drawn(9, 5, seed=1).sigmoid()
 WEIGHT = _drawn(5, seed=2).abs() + 0.1
+DIVISOR = torch.tensor(3.0, device=DEVICE)
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mean": lambda z, **more: cross_entropy(z, LABELS, WEIGHT, **more),
     "sum": lambda z, **more: cross_entropy(z, LABELS, WEIGHT, reduction="sum", **more),
@@ -40,7 +42,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "samples": lambda z, **more: cross_entropy(z, LABELS.clone().fill_(-100).index_fill(0, LABELS[:4], 2),
                                                denominator="samples", gamma=2.0, **more),
     "a number": lambda z, **more: cross_entropy(z, LABELS, WEIGHT, denominator=7.5, **more),
-    "a tensor": lambda z, **more: cross_entropy(z, LABELS, denominator=torch.tensor(3.0, device=DEVICE), **more),
+    "a tensor": lambda z, **more: cross_entropy(z, LABELS, denominator=DIVISOR, **more),
     "soft": lambda z, **more: cross_entropy(z, TARGETS, WEIGHT, **more),
     "bce": lambda z, **more: binary_cross_entropy_with_logits(z, TARGETS, pos_weight=WEIGHT, **more),
     "bce sum": lambda z, **more: binary_cross_entropy_with_logits(z, TARGETS, TARGETS, reduction="sum", **more),
@@ -279,25 +281,14 @@ def _no_reading() -> Iterator[None]:
             steelyard.functional._reduce,
             steelyard.ops.library,
         ):
-            patch.setattr(module, "readable", lambda tensor: False, raising=False)
+            patch.setattr(module, "readable", lambda tensor, **_: False, raising=False)
         for name in names:
             patch.setattr(Tensor, name, refuse)
         yield
 
 
 def _no_waiting() -> Any:
-    if DEVICE.type != "cuda":
-        return _no_reading()
-
-    @contextmanager
-    def debug() -> Iterator[None]:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-    return debug()
+    return waiting_is_an_error() if DEVICE.type == "cuda" else _no_reading()
 
 
 @pytest.mark.parametrize("name", LOSSES)

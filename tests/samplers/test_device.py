@@ -168,3 +168,14 @@ def test_independent_draws_wait_for_nothing() -> None:
     with Reads() as reads:
         DeviceTable("f", torch.rand(1000))
     assert 1 <= len(reads.found) <= 8, "once, when a table is made: single numbers"
+
+
+@pytest.mark.parametrize("read", [
+    lambda t: t[t > 1], lambda t: t.unique(), lambda t: t.long().bincount(), lambda t: float(t[0]), lambda t: t.cpu(),
+    lambda t: t.tolist(), lambda t: t.numpy(), lambda t: np.asarray(t), lambda t: bool(t.any()), lambda t: t.nonzero(),
+    lambda t: t.repeat_interleave(t.long()), lambda t: t.index_put_((t > 1,), torch.zeros(())),
+])  # fmt: skip
+def test_the_watch_sees_whoever_reads(read: Any) -> None:
+    with Reads() as reads:
+        read(torch.arange(3.0))
+    assert reads.found

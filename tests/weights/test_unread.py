@@ -1,7 +1,7 @@
 """Counts and labels on a device: the host's numbers, computed there, and nothing of them is looked at.
 
-Without a GPU, whatever hides values from the host stands in for one: a mode that watches every operator, and the meta
-device, which has no values to read.
+Without a GPU, tensors of the CPU stand in for its own, while a mode watches who looks at them; and those of the meta
+device, which have no values to read.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
-from device_reads import Reads
+from device_reads import Reads, waiting_is_an_error
 from gpu_cases import DEVICE, HAS_GPU, NEEDS_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from steelyard import nn
+from steelyard import _values, functional, nn
+from steelyard.functional import _check, softmax
+from steelyard.nn import _base
 from steelyard.samplers import WeightedRandomSampler
-from steelyard.weights import SCHEMES, class_weights, pos_weight, sample_weights
+from steelyard.weights import SCHEMES, _unread, class_weights, pos_weight, sample_weights
 from steelyard.weights._unread import is_unread, widest
 
 COUNTS = [100_000, 0, 100, 10, 10]
@@ -36,13 +39,11 @@ OPTIONS: list[dict[str, Any]] = [
 def unseen() -> Iterator[None]:
     """Where tensors are not looked at; and nobody does."""
     if HAS_GPU:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with waiting_is_an_error():
             yield
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
     else:
-        with Reads() as reads:
+        with pytest.MonkeyPatch.context() as patch, Reads() as reads:
+            patch.setattr(_unread, "readable", lambda tensor: False)
             yield
         assert reads.found == []
 
@@ -67,7 +68,7 @@ def test_weights_are_those_of_the_host(scheme: Any, options: dict[str, Any], dty
 
 @settings(deadline=None)
 @given(
-    st.lists(st.integers(0, 10**6), min_size=1, max_size=10),
+    st.lists(st.integers(0, 3) | st.integers(0, 10**6), min_size=1, max_size=10),
     st.sampled_from(sorted(SCHEMES)),
     st.sampled_from(["raise", "zero", "max"]),
     st.sampled_from([None, "mean", "prior"]),
@@ -83,6 +84,24 @@ def test_what_the_host_refuses_is_nan(counts, scheme, missing, normalize, power)
     with unseen():
         found = class_weights(tensor, scheme, **options)
     torch.testing.assert_close(found.cpu(), wanted, rtol=3e-7, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_class_without_samples(scheme: str) -> None:
+    counts = torch.tensor([9, 0, 1], device=DEVICE)
+    with unseen():
+        found = class_weights(counts, scheme)
+    assert found.isnan().all()
+
+
+def test_weights_that_vanish_on_the_way() -> None:
+    options: dict[str, Any] = {"scheme": "inverse", "power": 60.0, "normalize": "max"}
+    with pytest.raises(ValueError, match="fit into float64"):
+        class_weights([10**6, 3], **options)
+    counts = torch.tensor([10**6, 3], device=DEVICE)
+    with unseen():
+        found = class_weights(counts, **options)
+    assert found.isnan().all()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -166,7 +185,7 @@ def test_pos_weight(counts: list[int], positive: int | None, missing: str) -> No
     torch.testing.assert_close(found.cpu(), wanted, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.uint16, torch.float32, torch.bfloat16], ids=str)
 def test_weights_of_rows(dtype: torch.dtype) -> None:
     labels = torch.tensor([0, 2, 1, 2], device=DEVICE).to(dtype)
     weight = torch.tensor([0.5, 2.0, 8.0], device=DEVICE)
@@ -214,6 +233,78 @@ def test_on_the_cpu_they_are_looked_at() -> None:
     assert is_unread(torch.ones(2, device="meta"))
     assert widest(torch.device("cuda")) == torch.float64
     assert widest(torch.device("mps")) == torch.float32
+
+
+class Own(Tensor):
+    """A subclass that dispatches nothing, as those of other libraries."""
+
+
+def test_tensors_of_other_classes_and_under_a_watch_are_looked_at() -> None:
+    counts, labels = torch.tensor([90, 0, 1]), torch.tensor([0, 5])
+    for mode in (nullcontext(), FlopCounterMode(display=False)):
+        for kind in (Tensor, Own):
+            with mode, pytest.raises(ValueError, match="got none for class 1"):
+                class_weights(counts.as_subclass(kind))
+            with mode, pytest.raises(IndexError, match="got 5 at position 1"):
+                sample_weights(labels.as_subclass(kind), torch.ones(2).as_subclass(kind))
+            with mode, pytest.raises(ValueError, match="got none for class 1"):
+                nn.CrossEntropyLoss.from_counts(counts.as_subclass(kind))
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """Tensors of the CPU as those of a device: they may be read by who may wait, and by nobody else."""
+    real = _values.readable
+
+    def readable(tensor: Tensor, *, wait: bool = False) -> bool:
+        return (wait or hasattr(tensor, "came")) and real(tensor)
+
+    def cpu(tensor: Tensor) -> Tensor:
+        found = tensor.clone()
+        found.came = True  # type: ignore[attr-defined]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "cpu", cpu)
+        for module in (_unread, _check, _base, softmax):
+            patch.setattr(module, "readable", readable)
+        yield
+
+
+def test_modules_look_at_what_they_are_made_of_and_loaded_with() -> None:
+    with elsewhere():
+        assert class_weights(torch.tensor([90, 0])).isnan().all()
+        for loss, words in ((nn.CrossEntropyLoss, "none for class 1"), (nn.BCEWithLogitsLoss, "positives; got none"),
+                            (nn.BalancedSoftmaxLoss, "got 0 for class 1")):  # fmt: skip
+            with pytest.raises(ValueError, match=words):
+                loss.from_counts(torch.tensor([90, 0]))
+        with pytest.raises(ValueError, match="finite; got nan at position"):
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, math.nan]))
+        loss = nn.BalancedSoftmaxLoss(torch.tensor([90, 10]))
+        with pytest.raises(RuntimeError, match="got 0 for class 1"):
+            loss.load_state_dict({"counts": torch.tensor([90, 0])})
+        assert loss.counts.tolist() == [90, 10]
+
+
+@pytest.mark.parametrize("counts", [[-5, -4, -1], [9, 0, 1], [3, -1, 2]])
+@pytest.mark.parametrize("loss", ["balanced_softmax_loss", "logit_adjusted_loss", "ldam_loss"])
+def test_losses_of_counts_that_count_nothing_are_nan(loss: str, counts: list[int]) -> None:
+    call = getattr(functional, loss)
+    with pytest.raises(ValueError, match=f"^{loss}: 'counts' must be"):
+        call(torch.zeros(1, 3), torch.tensor([2]), torch.tensor(counts))
+    with elsewhere():
+        assert call(torch.zeros(1, 3), torch.tensor([2]), torch.tensor(counts)).isnan()
+        sound = call(torch.zeros(1, 3), torch.tensor([2]), torch.tensor([3, 2, 1]))
+    assert torch.equal(sound, call(torch.zeros(1, 3), torch.tensor([2]), torch.tensor([3, 2, 1])))
+
+
+def test_modules_go_where_tensors_are_made() -> None:
+    with torch.device("meta"):
+        for loss in (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss, nn.BalancedSoftmaxLoss):
+            assert all(buffer.is_meta for buffer in loss.from_counts([9, 1]).buffers())
+    narrow = nn.BalancedSoftmaxLoss(torch.tensor([1, 1], dtype=torch.uint8, device="meta")).to_empty(device="cpu")
+    narrow.load_state_dict({"counts": torch.tensor([100_000, 10])})
+    assert narrow.counts.tolist() == [100_000, 10]
 
 
 @NEEDS_GPU

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from steelyard.counts import ClassCounts, count_classes
+from steelyard.nn import CrossEntropyLoss
 from steelyard.weights import SCHEMES, class_weights, pos_weight, sample_weights
 
 LONG_TAIL = [100000, 100, 10]
@@ -172,6 +173,13 @@ def test_cap_lowers_the_large_weights_and_says_so() -> None:
     assert weights.tolist() == [1.0, 100.0, 100.0]
     with pytest.warns(UserWarning, match="class 2: the largest was 10 times"):
         assert class_weights([100, 50, 10], cap=5).tolist() == [1.0, 2.0, 5.0]
+
+
+def test_warnings_point_at_the_callers_line() -> None:
+    for call in (class_weights, CrossEntropyLoss.from_counts):
+        with pytest.warns(UserWarning, match="cap=5 lowered") as said:
+            call([100, 50, 10], cap=5)
+        assert said[0].filename == __file__
 
 
 def test_cap_that_is_not_reached_is_silent() -> None:
@@ -398,7 +406,14 @@ BAD = {
             ([0, 0], ValueError, "counts with samples; got none in any class"),
             ([3, 0], ValueError, "got none for class 1"),
             ([1, 0, 0, 2], ValueError, r"such classes out\. Or these look like labels, not counts: count them by"),
-            ({0: 3, 1: 1}, TypeError, r"got dict .*Use ClassCounts\(counts.keys\(\), list\(counts.values\(\)\)\)"),
+            ({0: 3, 1: 1}, TypeError, r"got dict .*by ClassCounts\(\*zip\(\*sorted\(counts.items\(\)\)\)\)\."),
+            (
+                pd.Series([3, 1], index=[1, 0]),
+                ValueError,
+                r"order of the classes 0, 1, .*index is 1, 0, .*count_classes",
+            ),
+            (pd.Series(["b", "a"]).value_counts(), ValueError, r"index is '[ab]'.*Use count_classes\(labels\)"),
+            (torch.tensor([3, 1]).to_sparse(), TypeError, "whole numbers .* of layout torch.sparse_coo"),
             ("abc", TypeError, "or a 1-d sequence, array or tensor of counts"),
             ([True, False], TypeError, "whole numbers"),
             (["1"], TypeError, "whole numbers"),
@@ -439,7 +454,8 @@ BAD = {
             ([1, 2, 3], ValueError, "multi-label counts or those of two classes; got 3 classes. .*class_weights"),
             ([4], ValueError, "two classes; got 1 class"),
             ([1, -1], ValueError, "got -1 at position 1"),
-            ([5, 0], ValueError, "positives"),
+            ([5, 0], ValueError, "positives; got none in any class. There is nothing to learn from"),
+            ([0, 5], ValueError, "negatives in every class; .* there is nothing to tell them from"),
             ("ab", TypeError, "ClassCounts, or"),
         ],
         "positive": [

@@ -18,6 +18,13 @@ Label = bool | int | float | str
 LARGEST_TOTAL = 2**62  # so that adding two totals cannot wrap an int64
 
 
+_SORTED = "Labels and counts become a ClassCounts by ClassCounts(*zip(*sorted(counts.items())))."
+
+
+def _without_values(tensor: torch.Tensor) -> str:
+    return "without values" if tensor.is_meta else f"of layout {tensor.layout}"
+
+
 def check_labels(function: str, argument: str, labels: Sequence[Any]) -> None:
     """Refuse labels that are none, repeated, of several kinds, or of a kind that cannot name a class."""
     if not labels:
@@ -50,7 +57,16 @@ def whole_numbers(function: str, argument: str, values: Any) -> np.ndarray:
     """A fresh read-only int64 array of the 1-d, whole, non-negative ``values``."""
     rule = "whole numbers of zero or more, one per class"
     given = values
+    names = getattr(values, "index", None)
+    if names is not None and not callable(names) and list(names) != list(range(len(values))):  # a Series of pandas
+        some = ", ".join(repr(name) for name in list(names)[:3])
+        hint = f"Use count_classes(labels). {_SORTED}"
+        refuse(
+            function, argument, "in the order of the classes 0, 1, ...", f"a Series whose index is {some}, ...", hint
+        )
     if isinstance(values, torch.Tensor):
+        if values.layout != torch.strided or values.is_meta:
+            refuse(function, argument, rule, f"{describe(values)}, {_without_values(values)}", error=TypeError)
         values = values.detach().cpu()
         values = (values.double() if values.is_floating_point() else values).numpy()
     elif isinstance(values, Sequence) and not isinstance(values, str | bytes):
@@ -64,7 +80,7 @@ def whole_numbers(function: str, argument: str, values: Any) -> np.ndarray:
             refuse(function, argument, rule, given)
     elif not hasattr(values, "__array__"):
         rule = "ClassCounts, or a 1-d sequence, array or tensor of counts"
-        hint = "Use ClassCounts(counts.keys(), list(counts.values()))." if isinstance(values, Mapping) else ""
+        hint = _SORTED if isinstance(values, Mapping) else ""
         refuse(function, argument, rule, describe(given), hint, error=TypeError)
     array = np.asarray(values)
     if array.ndim != 1:

@@ -83,4 +83,5 @@ def check(
         "probabilities": probabilities,
     }  # fmt: skip
     order = sorted(found, key=lambda finding: (SEVERITIES.index(finding.severity), finding.code))
-    return Findings(order, [name for name, value in given.items() if value is None])
+    unknown = [] if loss is None or setup.settings is not None else [getattr(loss, "__name__", type(loss).__name__)]
+    return Findings(order, [name for name, value in given.items() if value is None], unknown)

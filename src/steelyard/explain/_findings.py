@@ -41,18 +41,23 @@ class Findings(list[Finding]):
 
     Attributes:
         not_given: Arguments of ``check`` that were left out, so that rules on them could not speak.
+        unknown: A loss that is neither ours nor PyTorch's, so that most rules on losses could not.
     """
 
-    def __init__(self, found: Iterable[Finding] = (), not_given: Sequence[str] = ()) -> None:
+    def __init__(
+        self, found: Iterable[Finding] = (), not_given: Sequence[str] = (), unknown: Sequence[str] = ()
+    ) -> None:
         super().__init__(found)
-        self.not_given = tuple(not_given)
+        self.not_given, self.unknown = tuple(not_given), tuple(unknown)
 
     def __str__(self) -> str:
         return "\n".join(str(finding) for finding in self) or self._nothing()
 
     def _nothing(self) -> str:
         unseen = f" Not given, and so not looked at: {', '.join(self.not_given)}." if self.not_given else ""
-        return f"No findings.{unseen}"
+        unknown = f" {', '.join(self.unknown)} is no loss that check knows: its settings were not looked at."
+        unknown = unknown if self.unknown else ""
+        return f"No findings.{unknown}{unseen}"
 
     def _repr_html_(self) -> str:
         if not self:

@@ -187,6 +187,9 @@ def read_setup(
     function = "check"
     if loss is not None and not isinstance(loss, Callable):  # type: ignore[arg-type]
         refuse(function, "loss", "a loss: a module or a function", describe(loss), error=TypeError)
+    if isinstance(loss, type) and issubclass(loss, torch.nn.Module):
+        refuse(function, "loss", "a loss: a module or a function", f"the class {loss.__name__}",
+               f"Make one: {loss.__name__}(...).", error=TypeError)  # fmt: skip
     for argument, value in (("input", input), ("target", target)):
         if value is not None and not isinstance(value, Tensor):
             refuse(function, argument, "a tensor", describe(value), error=TypeError)

@@ -124,7 +124,7 @@ def as_values(name: str, argument: str, values: Any, input: Tensor, what: str) -
             argument,
             f"on the device of 'input', {input.device}",
             f"one on {values.device}",
-            f"Use {argument}.to(input.device).",
+            f"Use {argument}.to(input.device), or .to(device) of the module that holds it.",
         )
     return tensor.to(input.device, accumulation_dtype(input.dtype))
 
@@ -139,7 +139,9 @@ def refuse_unless_finite(
     if bool(bad.any()):
         position = tuple(bad.nonzero()[0].tolist())
         rule = "finite or -inf" if minus_infinity else "finite"
-        refuse(name, argument, rule, f"{float(values[position])} at position {position}")
+        unread = "Made from counts on a device, NaN is what counts.cpu() would raise for."
+        hint = unread if values.device.type != "cpu" else ""
+        refuse(name, argument, rule, f"{float(values[position])} at position {position}", hint)
 
 
 def refuse_unless_probabilities(name: str, argument: str, values: Tensor, hint: str = "") -> None:
@@ -185,7 +187,12 @@ def positive_counts(name: str, counts: Any, *, wait: bool = False) -> Tensor:
     if bool((values == 0).any()):
         classes = (values == 0).nonzero().flatten().tolist()
         hint = "Leave these classes out of the model, or give them a count of 1."
-        refuse(name, "counts", "> 0 for every class", f"0 for classes {classes}", hint)
+        if int(values.max()) < len(values):
+            hint += " If these are labels, count them by count_classes(labels)."
+        some = ", ".join(map(str, classes[:10])) + (f" and {len(classes) - 10} more" if classes[10:] else "")
+        refuse(
+            name, "counts", "> 0 for every class", f"0 for {'class' if len(classes) == 1 else 'classes'} {some}", hint
+        )
     return values.to(counts.device) if isinstance(counts, Tensor) else values
 
 

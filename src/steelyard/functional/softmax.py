@@ -2,13 +2,14 @@ r"""Losses over classes that exclude one another: settings of the softmax formul
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from steelyard._errors import refuse
-from steelyard._values import number
+from steelyard._values import number, readable
 from steelyard.functional._check import check_index_or_distribution, check_input, positive_counts, result_dtype
 from steelyard.functional._family import leave, softmax_family
 from steelyard.functional._reduce import Denominator, legacy_reduction
@@ -289,13 +290,18 @@ def ldam_loss(
 
 
 def _counts_beside(name: str, counts: Any, input: Tensor) -> Tensor:
-    """The counts, checked against ``input``; in float64 on the CPU, as not every device has that."""
+    """The counts, checked against ``input``; in float64 on the CPU, as not every device has that.
+
+    Where they cannot be looked at, those that count nothing make NaN, and not a plausible number.
+    """
     check_input(name, input)
     n = positive_counts(name, counts)
     wanted = (input.shape[class_dim(input)],)
     if n.shape != wanted:
         refuse(name, "counts", f"of shape {wanted}, one for each class", f"shape {tuple(n.shape)}")
-    return n.to(torch.float64 if n.device.type == "cpu" else accumulation_dtype(input.dtype))
+    unread = not readable(n)
+    n = n.to(torch.float64 if n.device.type == "cpu" else accumulation_dtype(input.dtype))
+    return n.masked_fill(n <= 0, math.nan) if unread else n
 
 
 def log_prior(name: str, counts: Any, input: Tensor) -> Tensor:

@@ -183,7 +183,9 @@ class CountedLoss(Loss):
         return cls(counts, **options)
 
     def _count(self, counts: Any) -> None:
-        self.register_buffer("counts", positive_counts(type(self).__name__, counts, wait=True).clone())
+        found = positive_counts(type(self).__name__, counts, wait=True)
+        place = counts.device if isinstance(counts, Tensor) else torch.get_default_device()
+        self.register_buffer("counts", found.to(place, torch.int64, copy=True))
 
     def _check_loaded(self, name: str, given: Tensor) -> None:
         if name != "counts":
@@ -222,6 +224,6 @@ def statistic(name: str, argument: str, values: Any, per_class: bool, minus_infi
 
 def weights_from(counts: Any, make: Callable[[Any], Tensor]) -> Tensor:
     """``make(counts)`` where the counts are; those on a device are read, so that what is wrong is said in words."""
-    if isinstance(counts, Tensor) and readable(counts, wait=True):
-        return make(counts.cpu()).to(counts.device)
-    return make(counts)
+    if not isinstance(counts, Tensor):
+        return make(counts).to(torch.get_default_device())
+    return make(counts.cpu()).to(counts.device) if readable(counts, wait=True) else make(counts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard._errors import refuse
+from steelyard._errors import refuse, warn
 from steelyard.counts._index import index_labels
 from steelyard.samplers import _random as rng
 from steelyard.samplers._random import I64
@@ -42,11 +41,9 @@ def _check_classes(function: str, classes: list[Any], first: Callable[[int], int
             hint = "A number that varies continuously has to be cut into bins before it has classes."
             refuse(function, "labels", "whole numbers where they are floats", f"{label!r} at position {first(c)}", hint)
     if IGNORED in classes and len(classes) > 1:
-        warnings.warn(
+        warn(
             f"{function}: the label {IGNORED}, first at position {first(classes.index(IGNORED))}, is drawn as a class "
-            "of its own; losses ignore rows with it. Leave these rows out of 'labels', and of the data set.",
-            UserWarning,
-            stacklevel=4,
+            "of its own; losses ignore rows with it. Leave these rows out of 'labels', and of the data set."
         )
 
 

@@ -18,9 +18,12 @@ def check_absent(function: str, argument: str, counts: ClassCounts, absent: Tens
     if not absent.any():
         return
     if absent.all() and what != "negatives":
-        refuse(function, argument, f"counts with {what}", "none in any class")
+        hint = "There is nothing to learn from." if what == "positives" else ""
+        refuse(function, argument, f"counts with {what}", "none in any class", hint)
     if missing == "raise":
         hint = "Choose missing='zero' or missing='max', or leave such classes out."
+        if what == "negatives":
+            hint = "Leave such classes out: there is nothing to tell them from."
         if counts.num_classes > 2 and counts.counts.max() < counts.num_classes:
             looks = "These look like labels, not counts: count them by count_classes(labels)."
             hint = looks if counts.num_classes > 10 else f"{hint} {looks.replace('These', 'Or these')}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from steelyard._errors import choice, refuse
+from steelyard._errors import choice, refuse, warn
 from steelyard._values import number
 from steelyard.counts import ClassCounts, as_class_counts
 from steelyard.weights import _schemes
@@ -54,14 +53,16 @@ def class_weights(
     Counts of masks know the pixels of the images that contain a class: there f is n over those, as its authors have it.
     A class that fills the few images it occurs in is not rare then.
 
-    Then, in this order: ``power``, ``cap``, ``missing``, ``normalize``; all in float64, rounded to float32 once.
+    Then, in this order: ``power``, ``cap``, ``missing``, ``normalize``; all in float64 (on Apple's devices, which
+    have none, in float32), rounded to float32 once.
 
     Args:
         counts: Single-label :class:`ClassCounts`, or samples per class, whole, zero or more, ``(C,)``. Multi-label
             counts are refused: there each class is a question of its own, positives against negatives, which a weight
             per class does not balance (``pos_weight`` does). To weigh the questions against each other, pass
             ``counts.positives``. A tensor on a GPU stays there, as described below.
-        scheme: A name from the table, or a function from the counts, a float64 tensor ``(C,)``, to weights ``(C,)``.
+        scheme: A name from the table, or a function from the counts, a float64 tensor ``(C,)`` where they are, to
+            weights ``(C,)``.
         power: The weights are raised to it, at least 0; ½ corrects half of the imbalance (on a log scale), 0 nothing.
         beta: β of ``effective_number``, in [0, 1). ``None`` takes (N−1)/N. It does nothing (and warns) where βⁿ is
             about 0 for all classes: β = 0.9 from n = 50, β = 0.9999 from n = 50,000.
@@ -186,11 +187,9 @@ def _check_given(found: Tensor, present: Tensor, counts: ClassCounts) -> None:
 def _warn_saturated(n: Tensor, weights: Tensor, beta: float) -> None:
     if n.max() >= 2 * n.min() and weights.max() < _SATURATED * weights.min():
         spread = 100 * float(weights.max() / weights.min() - 1)
-        warnings.warn(
+        warn(
             f"class_weights: 'effective_number' with beta={beta} is saturated: the counts differ by a factor of "
-            f"{float(n.max() / n.min()):,.4g}, the weights by {spread:.2g} %. Choose beta nearer to 1, or None.",
-            UserWarning,
-            stacklevel=3,
+            f"{float(n.max() / n.min()):,.4g}, the weights by {spread:.2g} %. Choose beta nearer to 1, or None."
         )
 
 
@@ -198,9 +197,7 @@ def _warn_capped(steps: _schemes.Steps, cap: float, counts: ClassCounts) -> None
     over = steps.capped < steps.powered
     if over.any():
         ratio = float(steps.powered.max() / steps.powered[steps.powered > 0].min())
-        warnings.warn(
+        warn(
             f"class_weights: cap={cap:g} lowered the weight of {names_of(counts, over)}: the largest was {ratio:,.4g} "
-            "times the smallest.",
-            UserWarning,
-            stacklevel=3,
+            "times the smallest."
         )

@@ -79,7 +79,7 @@ def _unread(counts: Tensor, positive: Any, missing: str) -> Tensor:
 
 def _check_two(classes: int) -> None:
     if classes != 2:
-        hint = "For softmax over several classes use class_weights(counts)."
+        hint = "For softmax over several classes use class_weights(counts), for labels count_classes(labels)."
         rule = "multi-label counts or those of two classes"
         refuse("pos_weight", "counts", rule, f"{classes} class" + "es" * (classes > 1), hint)
 

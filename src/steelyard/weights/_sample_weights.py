@@ -34,9 +34,9 @@ def sample_weights(labels: Any, weight: Any) -> Tensor:
             in ``[0, C)``; a mapping from label to weight, for any labels; or single-label :class:`ClassCounts`, which
             stands for 1 / share and so gives every class the same share of the draws.
 
-    Returns: float64 tensor ``(N,)``, on the CPU; or on the GPU where both ``labels`` and ``weight`` are tensors, of
-    which nothing is looked at then: a row whose label has no weight, or none that is finite and not negative, has NaN
-    there, which a sampler refuses. Its scale does not matter to a sampler.
+    Returns: float64 tensor ``(N,)`` (float32 on Apple's devices), on the CPU; or on the GPU where both ``labels`` and
+    ``weight`` are tensors, of which nothing is looked at then: a row whose label has no weight, or none that is finite
+    and not negative, has NaN there, which a sampler refuses. Its scale does not matter to a sampler.
 
     Raises: IndexError: a label without a weight. TypeError, ValueError: other arguments than these.
 
@@ -75,7 +75,9 @@ def _unread(labels: Tensor, weight: Tensor) -> Tensor:
     if labels.device != weight.device:
         refuse(function, "weight", f"on the device of 'labels', {labels.device}", f"one on {weight.device}")
     index = labels.long()
-    known = (index == labels) & (index >= 0) & (index < len(weight))
+    known = (index >= 0) & (index < len(weight))
+    if labels.is_floating_point():
+        known = known & (index == labels.to(widest(labels.device)))
     of_row = weight.detach().to(widest(weight.device)).index_select(0, torch.where(known, index, 0))
     return torch.where(known & (of_row >= 0) & (of_row < math.inf), of_row, math.nan)
 

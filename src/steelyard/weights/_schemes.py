@@ -41,7 +41,7 @@ SCHEMES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sqrt_inverse": lambda n: n.rsqrt(),
     "effective_number": effective_number,
     "median_frequency": median_frequency,
-    "log": lambda n: 1 / torch.log(1.02 + n / n.sum()),
+    "log": lambda n: 1 / torch.log1p(0.02 + n / n.sum()),
 }
 """The schemes of :func:`steelyard.class_weights` by name: from floating-point counts ``(C,)`` to weights ``(C,)``."""
 
