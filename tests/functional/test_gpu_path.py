@@ -11,6 +11,7 @@ import torch
 from device_reads import waiting_is_an_error
 from gpu_cases import DEVICE, NEEDS_GPU, dispatched, interpreted
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import steelyard
 from steelyard.functional import _device, binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy
@@ -143,6 +144,56 @@ def test_half_precision_is_scaled_before_it_is_rounded() -> None:
         assert grad.any()
 
 
+@pytest.mark.parametrize("empty", ["nan", "zero"])
+def test_a_denominator_in_float64_reaches_the_kernels_as_float32(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steelyard.ops.gpu import softmax_launch
+
+    launch, seen = softmax_launch.launch, []
+
+    def launched(*args: Any, **options: Any) -> Any:
+        seen.extend(options[name].dtype for name in ("upstream", "used") if options.get(name) is not None)
+        return launch(*args, **options)
+
+    monkeypatch.setattr(softmax_launch, "launch", launched)
+    leaf = LOGITS.bfloat16().requires_grad_()
+    cross_entropy(leaf, LABELS, denominator=DIVISOR.double(), empty=empty).backward()
+    assert seen == [torch.float32] * 3
+
+
+def test_a_denominator_that_changes_before_the_backward_pass_is_an_error() -> None:
+    divisor, leaf = DIVISOR.clone(), LOGITS.clone().requires_grad_()
+    loss = cross_entropy(leaf, LABELS, denominator=divisor)
+    divisor.fill_(6.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_two_losses_of_one_shape_keep_guesses_of_their_own() -> None:
+    for loss, factor in ((LOSSES["mean"], 0.5), (LOSSES["sum"], 2.0), (LOSSES["bce"], 3.0)):
+        leaf = LOGITS.clone().requires_grad_()
+        loss(leaf).backward(torch.tensor(factor, device=DEVICE))
+    assert sorted(float(met) for met in _device._met.values()) == [0.5, 2.0, 3.0]
+
+
+def test_a_denominator_with_a_gradient_takes_the_long_way(launches: list[str]) -> None:
+    divisor, leaf = DIVISOR.clone().requires_grad_(), LOGITS.clone().requires_grad_()
+    cross_entropy(leaf, LABELS, denominator=divisor).backward()
+    total = F.cross_entropy(LOGITS, LABELS, reduction="sum")
+    torch.testing.assert_close(divisor.grad, -total / 9)
+    assert "softmax sums and gradient" not in launches
+
+
+def test_checkpointing_and_batched_gradients_are_right() -> None:
+    leaf = LOGITS.clone().requires_grad_()
+    checkpoint(lambda z: LOSSES["mean"](z * 1.0), leaf, use_reentrant=False).backward()
+    _, expected = _by_reference(LOSSES["mean"], LOGITS, torch.tensor(1.0, device=DEVICE))
+    torch.testing.assert_close(leaf.grad, expected, rtol=1e-5, atol=1e-6)
+    (batched,) = torch.autograd.grad(
+        LOSSES["mean"](leaf), leaf, torch.tensor([1.0, 2.0], device=DEVICE), is_grads_batched=True
+    )
+    torch.testing.assert_close(batched, torch.stack([expected, 2 * expected]), rtol=1e-5, atol=1e-6)
+
+
 def test_labels_that_change_before_the_backward_pass_are_an_error() -> None:
     labels, leaf = LABELS.clone(), LOGITS.clone().requires_grad_()
     loss = cross_entropy(leaf, labels)
@@ -214,7 +265,7 @@ def test_guesses_are_bounded_and_never_dropped(monkeypatch: pytest.MonkeyPatch) 
     for classes in (3, 4):
         leaf = _drawn(4, classes).requires_grad_()
         cross_entropy(leaf, LABELS[:4].clamp(max=2)).backward(torch.tensor(2.0, device=DEVICE))
-    assert [key[-1] for key in _device._met] == [3]
+    assert [key[-1] for key in _device._met] == [(3,)]
 
 
 # ------------------------------------------------------------------------------------------------------------- linear

@@ -32,8 +32,8 @@ LEAST_ROWS = 1024
 
 _CLASSES = 4096  # of a half-precision gradient that are widened at a time
 
-# From PyTorch 2.8 on a product of half-precision matrices on a GPU can be had in float32, as cuBLAS sums it.
-_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype")
+# From PyTorch 2.8 on a product of half-precision matrices on NVIDIA's can be had in float32, as cuBLAS sums it.
+_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype") and torch.version.hip is None
 
 
 class Layer(NamedTuple):
@@ -167,7 +167,9 @@ class _Gradients:
                 found.append(None)
                 continue
             if factor is not None:
-                gradient *= factor  # a number in its own dtype: in half precision it would be rounded, or 0
+                # A product with a half-precision tensor may round the factor first, or make it 0.
+                for part in gradient.split(_CLASSES):
+                    part.copy_(part.to(factor.dtype) * factor)
             found.append(gradient.to(of.dtype).reshape(of.shape))
         return found[0], found[1], found[2]
 

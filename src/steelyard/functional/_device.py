@@ -26,7 +26,7 @@ _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _MOST_GUESSES = 256
 
 _met: dict[Any, Tensor] = {}
-"""The upstream gradient that losses of a kind met last, 0-d on their device, by device, dtype and number of classes.
+"""The upstream gradient that losses of a kind met last, 0-d on their device, by device, dtype, formula and shape.
 
 An entry is never dropped: a CUDA graph that was captured with it goes on writing to its memory.
 """
@@ -74,9 +74,9 @@ def one_number(
     assert not isinstance(divisor, str)
     if isinstance(divisor, Tensor) and (divisor.requires_grad or type(divisor) not in _PLAIN):
         return None
-    call = _Call(formula, terms, reduction, divisor, empty, _guess(input))
+    call = _Call(formula, terms, reduction, divisor, empty, _guess(formula, reduction, input))
     with torch.no_grad():
-        call.used = call.spread(call.met)
+        call.used = call.spread(call.met, divisor)
         found = formula.sums(input, terms[0], call.used, *terms[1:])
         if found is None:
             return None
@@ -99,10 +99,10 @@ def _open(input: Tensor, terms: tuple[Any, ...]) -> bool:
     )
 
 
-def _guess(input: Tensor) -> Tensor:
-    """The upstream gradient that a loss on such logits is likely to meet; 1 where there is none to remember."""
-    classes = input.shape[1] if input.dim() > 1 else 0
-    key = input.device, input.dtype, classes
+def _guess(formula: Formula, reduction: str, input: Tensor) -> Tensor:
+    """The upstream gradient that such a loss on such logits is likely to meet; 1 where there is none to remember."""
+    kind = "softmax" if formula is SOFTMAX else "sigmoid"
+    key = input.device, input.dtype, kind, reduction, tuple(input.shape[1:])  # batches differ in size
     met = _met.get(key)
     if met is None:
         met = torch.ones((), dtype=accumulation_dtype(input.dtype), device=input.device)
@@ -129,30 +129,32 @@ class _Call:
         empty: str,
         met: Tensor,
     ) -> None:
-        self.formula, self.reduction, self.divisor, self.empty, self.met = formula, reduction, divisor, empty, met
-        # The tensors are autograd's to keep, which sees when they are changed.
-        self.places = [place for place, term in enumerate(terms) if isinstance(term, Tensor)]
-        self.tensors = [terms[place] for place in self.places]
-        self.terms = [None if isinstance(term, Tensor) else term for term in terms]
+        self.formula, self.reduction, self.empty, self.met = formula, reduction, empty, met
+        # The tensors are autograd's to keep, which sees when they are changed: the divisor too.
+        kept = (*terms, divisor)
+        self.places = [place for place, term in enumerate(kept) if isinstance(term, Tensor)]
+        self.tensors = [kept[place] for place in self.places]
+        self.kept = [None if isinstance(term, Tensor) else term for term in kept]
 
-    def spread(self, upstream: Tensor) -> Tensor:
-        """What an upstream gradient of the result is to each loss before it was reduced."""
+    def spread(self, upstream: Tensor, divisor: Tensor | float) -> Tensor:
+        """What an upstream gradient of the result is to each loss before it was reduced, in the accumulation dtype."""
         wide = upstream.to(self.met.dtype)
         if self.reduction == "sum":
             return wide.clone()  # the guess may change before it is compared with
-        if not isinstance(self.divisor, Tensor):
-            if self.empty == "zero" and self.divisor == 0:
+        if not isinstance(divisor, Tensor):
+            if self.empty == "zero" and divisor == 0:
                 return torch.zeros_like(wide)
-            return wide / (torch.ones_like(wide) * self.divisor)
+            return wide / (torch.ones_like(wide) * divisor)
+        # A 0-d divisor in float64 would make the result float64, which kernels do not take.
         if self.empty != "zero":
-            return wide / self.divisor
-        divisor = self.divisor.to(wide.device, wide.dtype)
+            return (wide / divisor).to(wide.dtype)
+        divisor = divisor.to(wide.device, wide.dtype)
         nothing = divisor == 0
         return (wide / divisor.masked_fill(nothing, 1.0)).masked_fill(nothing, 0.0)
 
     def arguments(self, tensors: tuple[Tensor, ...]) -> list[Any]:
-        """What the operator takes after the logits, put together again."""
-        found = list(self.terms)
+        """What the operator takes after the logits, put together again, and the divisor."""
+        found = list(self.kept)
         for place, tensor in zip(self.places, tensors, strict=True):
             found[place] = tensor
         return found
@@ -173,11 +175,11 @@ class _Derivative(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         input, *tensors = ctx.saved_tensors
-        target, *settings = call.arguments(tuple(tensors))
+        target, *settings, divisor = call.arguments(tuple(tensors))
         others = [None] * (1 + len(tensors))
+        wanted = call.spread(grad, divisor)
         if _direct.again(grad):
-            return call.formula.backward(call.spread(grad), input, target, *settings), *others
-        wanted = call.spread(grad)
+            return call.formula.backward(wanted, input, target, *settings), *others
         # Handed over: from here on somebody else writes to it.
         gradient, call.gradient = call.gradient, None
         if gradient is None:
