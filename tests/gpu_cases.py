@@ -27,7 +27,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 GRIDS: dict[str, dict[str, int]] = {
     "one row a program": {"tile": 1},
     "several rows a program": {"tile": 32},
-    "tiles of long rows": {"on_chip": 1, "stream": 8, "processors": 2, "cache": 1},
+    "tiles of long rows": {"on_chip": 1, "stream": 8, "processors": 2},
 }
 """Sizes that force each shape of the grid on small tensors."""
 

@@ -1,6 +1,8 @@
 """Compile the kernels for a Hopper GPU, which takes none: run by test_compile.py in a process that does not interpret.
 
-Prints for each case the widest loads and stores of global memory, in bits, and the bytes of stack (spilled registers).
+Losses go through the launchers themselves, with tensors of the CPU, of which nothing is followed; where a kernel would
+start, it is compiled as it would be there. Prints for each case the width of the loads and stores of global memory, in
+bits, the widest of each; the bytes of stack (spilled registers); and how many programs and warps there would be.
 """
 
 from __future__ import annotations
@@ -13,59 +15,60 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver
 
-from steelyard.ops.gpu import _launch, sigmoid, softmax
+from steelyard.ops.gpu import _launch, sigmoid, softmax_launch
 
-OFF = {
-    "SOFT": False, "GENERAL": False, "BY_TARGET": False, "WEIGHT": False, "ROW_WEIGHT": False, "OFFSET": False,
-    "MARGIN": False, "TWICE": 0, "LOSS": 2, "GRAD": True, "STATISTICS": False, "SAVED": False, "CHECKED": False,
-    "WIDE": False, "FULL": False,
-}  # fmt: skip
-SMOOTH = {"GENERAL": True, "WEIGHT": True}
-EVERYTHING = {
-    **SMOOTH,
-    "ROW_WEIGHT": True,
-    "OFFSET": True,
-    "BY_TARGET": True,
-    "TWICE": -1,
-    "STATISTICS": True,
-    "LOSS": 1,
-}
-CASES: dict[str, tuple[Any, str, int, int, dict[str, Any]]] = {
-    "bf16, 4096 classes": (softmax.whole_rows, "bf16", 1, 4096, {}),
-    "bf16, as many as on chip": (softmax.whole_rows, "bf16", 1, _launch.Limits().on_chip, {}),
-    "fp32, as many as on chip": (softmax.whole_rows, "fp32", 1, _launch.Limits().on_chip // 2, {"FULL": True}),
-    "bf16 smoothed, as many": (softmax.whole_rows, "bf16", 1, _launch.Limits().on_chip // 2, SMOOTH),
-    "fp32 smoothed, as many": (softmax.whole_rows, "fp32", 1, _launch.Limits().on_chip // 2, {**SMOOTH, "FULL": True}),
-    "bf16, 10 classes": (softmax.whole_rows, "bf16", 256, 16, {"WEIGHT": True}),
-    "bf16, mended": (softmax.whole_rows, "bf16", 1, 4096, {"CHECKED": True, "LOSS": 0}),
-    "fp16, everything": (softmax.whole_rows, "fp16", 4, 1024, {**EVERYTHING, "SOFT": True}),
-    "bf16, long": (softmax.long_rows, "bf16", 1, _launch.Limits().stream, {}),
-    "fp32, long": (softmax.long_rows, "fp32", 1, _launch.Limits().stream, {"FULL": True}),
-    "bf16, long, saved": (softmax.long_rows, "bf16", 1, _launch.Limits().stream, {"SAVED": True, "LOSS": 0}),
-    "fp16, long, everything": (
-        softmax.long_rows, "fp16", 1, 4096, {**EVERYTHING, "MARGIN": True, "TWICE": 5, "WIDE": True},
-    ),
-}  # fmt: skip
+TARGET = GPUTarget("cuda", 90, 32)
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
-def compiled(
-    function: Any, constants: dict[str, Any], types: dict[str, str], aligned: set[str], warps: int
-) -> dict[str, int]:
-    """What the compiler makes of a kernel."""
-    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in function.arg_names}
-    places = {name: (place,) for place, name in enumerate(function.arg_names)}
-    hints = {places[name]: [["tt.divisibility", 16]] for name in places if signature[name][0] == "*" or name in aligned}
-    source = ASTSource(function, signature, {places[name]: value for name, value in constants.items()}, hints)
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+class Nowhere:
+    """A driver without a device."""
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGET
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+    def is_active(self) -> bool:
+        return True
+
+
+class Compiled:
+    """A kernel that is compiled where it would be started."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.found: dict[str, int] = {}
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*arguments: Any, **flags: Any) -> None:
+            made = self.kernel.run(*arguments, grid=grid, warmup=True, **flags)
+            self.found = {
+                **_of(made.asm), "shared": made.metadata.shared, "programs": grid[0], "warps": flags["num_warps"],
+            }  # fmt: skip
+
+        return launch
+
+
+def _of(asm: dict[str, Any]) -> dict[str, int]:
     found = {}
     for what in ("ld", "st"):
-        widths = re.findall(rf"{what}\.global\S*?(?:\.v(\d))?\.b(\d+)", made.asm["ptx"])
-        found[what] = max((int(count or 1) * int(width) for count, width in widths), default=0)
-    return {**found, "stack": _stack(made.asm["cubin"])}
+        words = re.findall(rf"{what}\.global\S*?(?:\.v(\d))?\.b(\d+)", asm["ptx"])
+        found[what] = max((int(count or 1) * int(width) for count, width in words), default=0)
+    ahead = re.findall(
+        r"cp\.async\.c[ag]\.shared\.global\S* [^;]*?, 0x([0-9a-f]+)", asm["ptx"]
+    )  # bytes, read in advance
+    found["ld"] = max([found["ld"], *(8 * int(size, 16) for size in ahead)])
+    return {**found, "stack": _stack(asm["cubin"])}
 
 
 def _stack(binary: bytes) -> int:
@@ -79,31 +82,88 @@ def _stack(binary: bytes) -> int:
     return max(int(size) for size in re.findall(r"STACK:(\d+)", text))
 
 
-def rows(function: Any, dtype: str, tile: int, classes: int, flags: dict[str, Any]) -> dict[str, int]:
-    """A softmax kernel, classes side by side and a multiple of 16 of them."""
-    constants = {**OFF, **flags, "ROWS": tile, "CLASSES": classes, "zc": 1, "gc": 1, "qc": 1}
-    types = dict.fromkeys(["w", "v", "d", "m", "up", "used", "maximum", "total", "loss"], "*fp32") | dict.fromkeys(
-        ["z", "grad"], f"*{dtype}"
-    )
-    types["y"] = f"*{dtype}" if constants["SOFT"] else "*i64"
-    types |= dict.fromkeys(["gamma", "keep", "spread"], "fp32")
-    aligned = {"classes", *(letter + axis for letter in "zgq" for axis in "0123")}
-    return compiled(function, constants, types, aligned, _launch._warps(tile * classes))
+def rows(
+    dtype: torch.dtype, *shape: int, soft: bool = False, given: str = "", gamma: float = 0.0, smoothing: float = 0.0,
+    by_target: bool = False, form: str = "sums",
+) -> dict[str, int]:  # fmt: skip
+    """The softmax kernel that such logits would meet; ``given``: weight, row weight v, offset, margin, by letter."""
+    input = torch.empty(shape, dtype=dtype)
+    of_rows = (shape[0], *shape[2:])
+    target = torch.empty(shape, dtype=dtype) if soft else torch.empty(of_rows, dtype=torch.int64)
+    classes = {letter: torch.empty(shape[1]) for letter in "wom"} | {"v": torch.empty(of_rows)}
+    settings = *(classes[letter] if letter in given else None for letter in "wvom"), gamma, smoothing, by_target, -100
+    forms: dict[str, dict[str, Any]] = {
+        "sums": {"loss": _launch.SUMS, "upstream": torch.ones(())},
+        "loss": {"loss": _launch.EACH, "statistics": True},
+        "saved": {"saved": (torch.empty(of_rows), torch.empty(of_rows)), "upstream": torch.empty(of_rows)},
+        "over": {"loss": _launch.SUMS, "upstream": torch.ones(()), "gradient": input},
+        "mend": {"upstream": torch.ones(()), "used": torch.ones(()), "gradient": torch.empty_like(input)},
+    }
+    whole, long = Compiled(softmax_launch.whole_rows), Compiled(softmax_launch.long_rows)
+    softmax_launch.whole_rows, softmax_launch.long_rows = whole, long
+    try:
+        assert softmax_launch.launch(input, target, *settings, **forms[form]) is not None
+    finally:
+        softmax_launch.whole_rows, softmax_launch.long_rows = whole.kernel, long.kernel
+    return {**(whole.found or long.found), "whole": int(bool(whole.found))}
 
 
-def elements(dtype: str, **flags: Any) -> dict[str, int]:
-    """The sigmoid kernel on memory that is walked from end to end."""
-    constants = {name: False for name in sigmoid.elements.arg_names if name.isupper()}
-    constants |= {f"{letter}_FLAT": True for letter in "ZTVULG"} | {"LOSS": 2, "GRAD": True, "SIZE": 2048, **flags}
-    types = dict.fromkeys(["v", "pos", "up", "used", "loss"], "*fp32") | dict.fromkeys(["z", "t", "grad"], f"*{dtype}")
-    types |= dict.fromkeys(["negative", "gamma_pos", "gamma_neg", "clip", "ignore"], "fp32")
-    return compiled(sigmoid.elements, constants, types, {"count"}, 8)
+def elements(dtype: torch.dtype, *shape: int, everything: bool = False, mend: bool = False) -> dict[str, int]:
+    """The sigmoid kernel."""
+    input = torch.empty(shape, dtype=dtype)
+    settings = (torch.empty(shape), torch.empty(shape[-1]), 0.5, 2.0, 2.0, 0.05, -1) if everything else (
+        None, torch.empty(shape[-1]), 1.0, 0.0, 0.0, 0.0, None)  # fmt: skip
+    kernel = Compiled(sigmoid.elements)
+    sigmoid.elements = kernel
+    more = {"used": torch.ones(()), "gradient": torch.empty_like(input)} if mend else {"loss": _launch.SUMS}
+    try:
+        assert sigmoid.launch(input, torch.empty_like(input), *settings, upstream=torch.ones(()), **more) is not None
+    finally:
+        sigmoid.elements = kernel.kernel
+    return kernel.found
+
+
+CASES: dict[str, tuple[Any, ...]] = {
+    "bf16, 4096 classes": (rows, {}, BF16, 8192, 4096),
+    "bf16, as many as on chip": (rows, {}, BF16, 4096, 32768),
+    "fp32, as many as on chip": (rows, {}, FP32, 4096, 16384),
+    "bf16, 1000 classes": (rows, {"given": "w"}, BF16, 131072, 1000),
+    "bf16, 100 classes": (rows, {"given": "w"}, BF16, 131072, 100),
+    "bf16, 10 classes": (rows, {"given": "w"}, BF16, 131072, 10),
+    "bf16, 30522 classes": (rows, {}, BF16, 4096, 30522),
+    "bf16, an odd number of classes": (rows, {"given": "o"}, BF16, 4096, 8191),
+    "bf16, a large odd number": (rows, {"given": "o"}, BF16, 4096, 30521),
+    "bf16 adjusted, as many": (rows, {"given": "o"}, BF16, 4096, 16384),
+    "bf16 with all": (rows, {"given": "wvom", "gamma": 2.0}, BF16, 4096, 16384),
+    "bf16 smoothed, as many": (rows, {"given": "w", "smoothing": 0.1}, BF16, 4096, 16384),
+    "fp32 smoothed, as many": (rows, {"given": "w", "smoothing": 0.1}, FP32, 4096, 8192),
+    "bf16 soft and focal": (rows, {"soft": True, "given": "w", "gamma": 1.7, "by_target": True}, BF16, 4096, 16384),
+    "fp16, everything": (rows, {"soft": True, "given": "wvo", "gamma": 1.7, "smoothing": 0.1, "by_target": True},
+                         FP16, 4096, 1024),
+    "bf16, mended": (rows, {"form": "mend"}, BF16, 8192, 4096),
+    "bf16, over the logits": (rows, {"form": "over"}, BF16, 2048, 32000),
+    "bf16, segmentation": (rows, {}, BF16, 8, 21, 512, 512),
+    "bf16, many classes apart": (rows, {}, BF16, 2, 1000, 64, 64),
+    "bf16, short axes": (rows, {}, BF16, 2**16, 10, 3),
+    "bf16, long": (rows, {}, BF16, 2048, 131072),
+    "bf16, long, odd": (rows, {}, BF16, 2048, 50257),
+    "fp32, long": (rows, {}, FP32, 2048, 131072),
+    "bf16, long, saved, over": (rows, {"form": "saved"}, BF16, 2048, 131072),
+    "bf16, long, over the logits": (rows, {"form": "over"}, BF16, 2048, 131072),
+    "fp16, long, everything": (rows, {"soft": True, "given": "wvo", "gamma": 2.5, "smoothing": 0.1, "by_target": True},
+                               FP16, 2048, 65536),
+    "elements bf16": (elements, {}, BF16, 2**20, 80),
+    "elements bf16, odd": (elements, {}, BF16, 2**20 - 1, 1),
+    "elements bf16, mended": (elements, {"mend": True}, BF16, 2**20, 80),
+    "elements fp32, everything": (elements, {"everything": True}, FP32, 2**20, 80),
+}  # fmt: skip
 
 
 if __name__ == "__main__":
-    found = {name: rows(*case) for name, case in CASES.items()}
-    found["elements bf16"] = elements("bf16", POS_WEIGHT=True)
-    found["elements fp32, everything"] = elements(
-        "fp32", POS_WEIGHT=True, WEIGHT=True, FOCUS_POS=True, FOCUS_NEG=True, CLIP=True, IGNORE=True, CHECKED=True
-    )
-    json.dump(found, sys.stdout)
+    driver.set_active(Nowhere())
+    with _launch.limits(processors=132):
+        chosen = sys.argv[1:]
+        json.dump({
+            name: make(*shape, **options) for name, (make, options, *shape) in CASES.items()
+            if not chosen or any(part in name for part in chosen)
+        }, sys.stdout, indent=1)  # fmt: skip

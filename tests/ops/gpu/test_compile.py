@@ -31,11 +31,36 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, in
     return json.loads(done.stdout)
 
 
+NARROW = {
+    "bf16, 100 classes": 64, "bf16, 10 classes": 32, "bf16, 30522 classes": 32, "bf16, short axes": 32,
+    "bf16, an odd number of classes": 32, "bf16, a large odd number": 32, "bf16, long, odd": 32,
+}  # fmt: skip
+"""Where rows are not far enough apart for words of 128 bits, the widest store, that of a float32 loss among them."""
+
+
 def test_memory_is_read_and_written_in_the_widest_words(compiled: dict[str, dict[str, int]]) -> None:
-    assert {name: found["ld"] for name, found in compiled.items() if found["ld"] < 128} == {}
-    assert {name: found["st"] for name, found in compiled.items() if found["st"] < 128} == {}
+    assert {name: found["ld"] for name, found in compiled.items() if found["ld"] < 128 and name not in NARROW} == {}
+    assert {name: found["st"] for name, found in compiled.items() if found["st"] != NARROW.get(name, 128)} == {}
 
 
 def test_registers_suffice(compiled: dict[str, dict[str, int]]) -> None:
     """A row that is kept on chip is not spilled to memory; a few words beside it would do no harm."""
     assert {name: found["stack"] for name, found in compiled.items() if found["stack"] > 64} == {}
+
+
+def test_shared_memory_suffices(compiled: dict[str, dict[str, int]]) -> None:
+    """99 KiB is what the smallest of NVIDIA's have that fetch ahead."""
+    assert {name: found["shared"] for name, found in compiled.items() if found["shared"] > 99 << 10} == {}
+    assert compiled["bf16, long"]["shared"] >= 2 * 8192 * 2, "tiles are fetched ahead"
+
+
+def test_rows_are_kept_on_chip_as_far_as_that_goes(compiled: dict[str, dict[str, int]]) -> None:
+    walked = {name for name, found in compiled.items() if found.get("whole") == 0}
+    assert walked == {name for name in compiled if "long" in name} | {
+        "bf16, 30522 classes", "bf16, a large odd number", "bf16 soft and focal", "bf16, many classes apart",
+    }  # fmt: skip
+
+
+def test_grids_are_as_wide_as_the_device(compiled: dict[str, dict[str, int]]) -> None:
+    assert {name: found["programs"] for name, found in compiled.items() if found["programs"] < 132} == {}
+    assert compiled["bf16, mended"]["programs"] == compiled["elements bf16, mended"]["programs"] == 4 * 132

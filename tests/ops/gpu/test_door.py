@@ -14,6 +14,7 @@ from kernel_cases import OPS, random_elements, random_rows, same_bits
 
 import steelyard
 from steelyard.ops import gpu, library
+from steelyard.ops.gpu import functions
 
 NAMES = ("softmax_loss", "softmax_loss_backward", "sigmoid_loss", "sigmoid_loss_backward")
 
@@ -105,6 +106,44 @@ def test_what_the_kernels_do_not_read_meets_the_reference() -> None:
     assert not gpu._sigmoid_serves(other.input, other.target, (None, torch.ones(3, device=DEVICE)))
     assert not gpu._sigmoid_serves(other.input, other.target, (None, torch.ones(7, device=DEVICE).double()))
     assert not gpu._sigmoid_serves(other.input, other.target[:1], (None, None))
+
+
+def test_numbers_that_kernels_cannot_hold_are_left_to_the_reference() -> None:
+    rows = random_rows((2, 3))
+    many = torch.zeros(1, 1).expand(2, 2**31 - 2**16).to(DEVICE)
+    assert not gpu._softmax_serves(many, rows.target.to(DEVICE), rows.settings)
+    case = at(random_elements((2, 3)))
+    wide, whole = case.target.double(), case.target.long()
+    for target, ignored, served in ((wide, 2**24 + 1, False), (wide, 255, True), (wide, None, True),
+                                    (whole, 2**24 + 1, True)):  # fmt: skip
+        settings = (*case.settings[:-1], ignored)
+        assert gpu._sigmoid_serves(case.input, target, settings) == served
+
+
+def test_a_triton_that_cannot_compile_is_told_once_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without a C compiler, say."""
+
+    def fail(device: torch.device) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
+
+    monkeypatch.setattr(functions, "try_out", fail)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
+    gpu._capable.cache_clear()
+    with pytest.warns(UserWarning, match="kernels on NVIDIA H200: Failed to find C compiler. The formulas in plain"):
+        assert not gpu._capable(0)
+    assert not gpu._capable(0)  # a warning would be an error
+    gpu._capable.cache_clear()
+    monkeypatch.setattr(functions, "try_out", lambda device: None)
+    assert gpu._capable(0)
+    gpu._capable.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    assert not gpu._capable(0) or torch.version.hip is not None
+    gpu._capable.cache_clear()
+
+
+def test_the_smallest_kernel_runs() -> None:
+    functions.try_out(DEVICE)
 
 
 def test_opcheck() -> None:

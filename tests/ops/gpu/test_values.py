@@ -140,6 +140,52 @@ def test_elements_in_each_dtype(dtype: torch.dtype) -> None:
         _close(both(at(random_elements((6, 9), dtype, **settings))))
 
 
+def test_strides_of_every_alignment() -> None:
+    """What the compiler is told that strides are multiples of is so: rows wider apart, classes, neighbours."""
+    for classes in (4, 6, 8, 16, 24, 48):
+        for apart in (classes, classes + 1, classes + 4, 2 * classes):
+            case = at(random_rows((5, classes), given=("weight",)))
+            wide = torch.zeros(5, apart, device=DEVICE)
+            wide[:, :classes] = case.input
+            _all_ways(replace(case, input=wide[:, :classes]))
+    for inner in (4, 8, 15, 16, 40):
+        _all_ways(at(random_rows((3, 5, inner), smoothing=0.1)))
+        soft = at(random_rows((3, 5, inner), target="soft"))
+        _all_ways(replace(soft, target=soft.target.movedim(1, 2).contiguous().movedim(2, 1)))
+
+
+@pytest.mark.parametrize("tile", [4096, 64])
+def test_short_axes_are_numbered_through(tile: int) -> None:
+    """Rows that lie beside each other, and rows whose classes do, in stretches that do not make up one axis."""
+    for processors in (1, 8):
+        with _launch.limits(tile=tile, processors=processors):
+            for name in ("weights and shifts", "soft by target, gamma"):
+                case = at(random_rows((41, 2, 3), **SETTINGS[name]))
+                _all_ways(case)
+                last = torch.zeros(41, 5, 2, device=DEVICE)
+                last[:, :3] = case.input.movedim(1, 2)
+                _all_ways(replace(case, input=last[:, :3].movedim(2, 1)))
+    with _launch.limits(tile=4096, processors=1):
+        assert _launch.row_plan(2, 41, 3, rows_side_by_side=False, burdens=[], of=torch.empty(0)).span
+        assert not _launch.row_plan(2, 1, 123, rows_side_by_side=False, burdens=[], of=torch.empty(0)).span
+
+
+def test_saved_statistics_may_lie_anywhere() -> None:
+    case = at(random_rows((4, 7), given=("weight",)))
+    _, maximum, total = gpu.softmax_loss(case.input, case.target, *case.settings)
+    apart = [torch.stack([t, t + 9], 1)[:, 0] for t in (maximum, total)]
+    assert not apart[0].is_contiguous()
+    found = gpu.softmax_loss_backward(case.upstream, case.input, case.target, *apart, *case.settings)
+    _close([(found.cpu(), case.reference()[1])])
+
+
+def test_what_is_ignored_is_what_the_dtype_of_the_target_makes_of_it() -> None:
+    logits, target = torch.randn(3), torch.tensor([0.1, 0.5, 1.0]).half()
+    near = 0.1 + 1e-6  # which is the first target, once it is rounded
+    for ignored in (near, 1):
+        _close(both(at(Elements(logits, target, torch.ones(3), ignore_index=ignored))))
+
+
 def test_what_the_kernels_walk_is_not_copied() -> None:
     """The gradient of logits whose classes lie last lies as they do, and logits are read where they are."""
     case = _relaid(at(random_rows((3, 6, 4, 2))), "classes last")
@@ -162,7 +208,8 @@ def test_too_many_axes_are_left_to_the_reference() -> None:
     _close(both(replace(elements, target=swapped)))
 
 
-def test_offsets_of_more_than_32_bits() -> None:
+@pytest.mark.parametrize("grid", [{}, GRIDS["tiles of long rows"]], ids=["as chosen", "long"], indirect=True)
+def test_offsets_of_more_than_32_bits(grid: None) -> None:
     """Memory that is only promised: rows, classes, elements so far apart that a step or two of them pass 2^31."""
     far, half = 2**31 + 8, 2**30 + 8
     try:
@@ -176,6 +223,11 @@ def test_offsets_of_more_than_32_bits() -> None:
         case = Rows(input, torch.tensor([0, 1, 1], device=DEVICE)[:rows], torch.linspace(-2, 1, rows, device=DEVICE))
         near = replace(case, input=input.contiguous())
         _close(list(zip(operator(case), near.reference(), strict=True)))
+        _, maximum, total = gpu.softmax_loss(near.input, case.target, *case.settings)
+        found = gpu.softmax_loss_backward(
+            case.upstream, near.input, case.target, maximum, total, *case.settings, out=input
+        )
+        _close([(found, near.reference()[1])])
     for count, step in ((2, far), (3, half)):
         input = memory.as_strided((count,), (step,)).copy_(values[0, :count])
         elements = Elements(input, values[2, :count] / 2, torch.ones(count, device=DEVICE))
@@ -184,25 +236,38 @@ def test_offsets_of_more_than_32_bits() -> None:
 
 
 @pytest.mark.parametrize("side_by_side", [False, True])
-@pytest.mark.parametrize("light", [False, True])
-def test_plans_cover_all_rows_and_waste_no_tile(light: bool, side_by_side: bool) -> None:
+@pytest.mark.parametrize("burdens", [0, 1, 2, 4])
+def test_plans_cover_all_rows_and_waste_no_tile(burdens: int, side_by_side: bool) -> None:
     of = torch.empty(0)
-    for classes in (1, 2, 10, 1000, 4096, 16384, 16385, 32768, 50257, 262144):
-        for outer, inner in ((1, 1), (1, 3), (1, 5000), (5000, 3), (8, 262144)):
-            with _launch.limits(processors=132, cache=50 << 20):
+    for classes in (1, 2, 10, 1000, 4096, 8192, 16384, 16385, 32768, 50257, 262144):
+        for outer, inner in ((1, 1), (1, 3), (1, 5000), (5000, 3), (100_000, 40), (8, 262144)):
+            with _launch.limits(processors=132):
                 plan = _launch.row_plan(
-                    classes, outer, inner, rows_side_by_side=side_by_side, light=light, itemsize=2, of=of
+                    classes, outer, inner, rows_side_by_side=side_by_side, burdens=[True] * burdens, of=of
                 )
-            blocks = outer * -(-inner // plan.rows)
-            assert plan.rows < 2 * inner
-            assert plan.programs <= blocks
+            stretches = (1, outer * inner) if plan.span else (outer, inner)
+            assert plan.blocks == stretches[0] * -(-stretches[1] // plan.rows)
+            assert plan.rows < 2 * stretches[1]
+            assert plan.programs <= plan.blocks
             assert 4 <= plan.warps <= 32
             if plan.whole:
-                assert plan.programs == blocks
+                assert plan.programs == plan.blocks
                 assert classes <= plan.classes < 2 * classes
-                assert plan.rows * plan.classes <= 32768 // (1 if light else 2)
-            elif blocks > 132:
-                assert plan.programs >= 132  # no multiprocessor idles
+                assert plan.rows * plan.classes <= 32768 >> min(burdens, 2)
+                # No program has next to nothing to do where there is enough for all.
+                assert plan.blocks <= 4 * 132 or plan.rows * plan.classes >= 512
+            else:
+                assert not plan.span
+                assert plan.programs == min(plan.blocks, 132)  # one for each multiprocessor, and none idles
+
+
+def test_programs_are_no_larger_than_a_device_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMD's warps have 64 threads, and a program of any device 1024."""
+    monkeypatch.setattr(_launch, "_machine", lambda device: (304, 16))
+    for classes in (10, 4096, 16384, 32768, 100_000):
+        plan = _launch.row_plan(classes, 1, 5000, rows_side_by_side=False, burdens=[], of=torch.empty(0))
+        assert plan.warps <= 16
+        assert plan.whole == (classes <= 16384)
 
 
 # ------------------------------------------------------------------------------------------------------------ extremes

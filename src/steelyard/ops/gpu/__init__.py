@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steelyard._errors import warn
 from steelyard.ops.gpu._launch import EACH, SUMS
 from steelyard.ops.library import (
     implement,
@@ -33,6 +34,8 @@ DEVICES = {"cuda"}
 """Types of device that meet the kernels; the tests add the CPU to them."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_MOST_CLASSES = 2**31 - 2**16  # so that the number of a class, beyond the last one in its tile too, has 32 bits
 
 
 @functools.cache
@@ -55,8 +58,19 @@ def version() -> str | None:
 
 @functools.cache
 def _capable(index: int) -> bool:
-    """Whether Triton compiles for this device: NVIDIA's from Volta on, and AMD's."""
-    return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= (7, 0)
+    """Whether Triton compiles for this device: NVIDIA's from Volta on, and AMD's, on a system with a C compiler."""
+    if torch.version.hip is None and torch.cuda.get_device_capability(index) < (7, 0):
+        return False
+    try:
+        import_module("steelyard.ops.gpu.functions").try_out(torch.device("cuda", index))
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        warn(
+            f"steelyard: Triton cannot run kernels on {torch.cuda.get_device_name(index)}: {reason} The formulas in "
+            "plain PyTorch serve, which take more time and memory."
+        )
+        return False
+    return True
 
 
 def ready(input: Tensor) -> bool:
@@ -83,6 +97,8 @@ def _softmax_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) ->
     if not _plain(input, target, weight, row_weight, offset, margin) or input.dim() == 0:
         return False
     dim = class_dim(input)
+    if input.shape[dim] >= _MOST_CLASSES:
+        return False
     rows = input.shape[:dim] + input.shape[dim + 1 :]
     wide = all(t is None or t.dtype == torch.float32 for t in (weight, row_weight, offset, margin))
     fit = all(t is None or t.shape == (input.shape[dim],) for t in (weight, offset, margin))
@@ -93,6 +109,8 @@ def _softmax_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) ->
 def _sigmoid_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) -> bool:
     weight, pos_weight = settings[:2]
     if not _plain(input, target, weight, pos_weight) or target.shape != input.shape:
+        return False
+    if target.dtype == torch.float64 and abs(settings[6] or 0) > 2**24:  # kernels take numbers in float32
         return False
     return all(t is None or (t.dtype == torch.float32 and _broadcasts(t, input)) for t in (weight, pos_weight))
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "device_of", "element_plan", "limits",
-    "merged", "row_plan",
+    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "device_of", "element_plan", "few",
+    "limits", "merged", "row_plan",
 ]  # fmt: skip
 
 UNASKED, EACH, SUMS = 0, 1, 2  # what becomes of the loss
@@ -32,11 +32,10 @@ class Limits:
     """
 
     tile: int = 4096  # elements of a program that takes many short rows
-    on_chip: int = 32768  # elements of a row, or of rows side by side, that are kept in registers; or half as many
+    on_chip: int = 32768  # elements of a row, or of rows side by side, that are kept in registers, if they are light
     stream: int = 8192  # elements at a time of a row that is too long for that
     elements: int = 2048  # of a program of the sigmoid kernel
     processors: int = 0  # multiprocessors to keep busy; 0: as many as the device has
-    cache: int = 0  # bytes of L2; 0: as many as the device has
 
 
 LIMITS = [Limits()]  # the last one is in force
@@ -53,11 +52,17 @@ def limits(**sizes: int) -> Iterator[None]:
 
 
 class Plan(NamedTuple):
-    """A tile of rows by classes, whether it holds whole rows, and how many programs run."""
+    """A tile of rows by classes, and how it lies over all of them.
+
+    ``span``: whether rows are numbered through, where the last axis is too short to fill a tile. ``whole``: whether the
+    tile holds whole rows. ``blocks`` of rows there are, and ``programs`` that share them out.
+    """
 
     rows: int
     classes: int
+    span: bool
     whole: bool
+    blocks: int
     programs: int
     warps: int
 
@@ -66,16 +71,21 @@ _devices: dict[int, tuple[int, int]] = {}
 
 
 def _machine(device: torch.device) -> tuple[int, int]:
-    """Multiprocessors and bytes of L2."""
+    """Multiprocessors, and warps that a program may have: 1024 threads are the most."""
     found = LIMITS[-1]
     if device.type != "cuda":  # the interpreter, which runs one program after the other
-        return found.processors or 1, found.cache or 50 << 20
+        return found.processors or 1, 32
     index = torch.cuda.current_device() if device.index is None else device.index
     if index not in _devices:
         properties = torch.cuda.get_device_properties(index)
-        _devices[index] = properties.multi_processor_count, getattr(properties, "L2_cache_size", 0) or 32 << 20
-    processors, cache = _devices[index]
-    return found.processors or processors, found.cache or cache
+        _devices[index] = properties.multi_processor_count, 1024 // getattr(properties, "warp_size", 32)
+    processors, warps = _devices[index]
+    return found.processors or processors, warps
+
+
+def few(programs: int, of: Tensor) -> int:
+    """No more programs than the device runs at once, for a kernel that will mostly find nothing to do."""
+    return min(programs, 4 * _machine(of.device)[0])
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[None]:
@@ -124,34 +134,41 @@ def _power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def _warps(elements: int) -> int:
-    return min(32, max(4, elements // 512))
+def _warps(elements: int, most: int = 32) -> int:
+    return min(most, max(4, elements // 512))
 
 
 def row_plan(
-    classes: int, outer: int, inner: int, *, rows_side_by_side: bool, light: bool, itemsize: int, of: Tensor
+    classes: int, outer: int, inner: int, *, rows_side_by_side: bool, burdens: Sequence[bool], of: Tensor
 ) -> Plan:
     """Tile and grid for ``outer`` times ``inner`` rows; with ``rows_side_by_side`` neighbours in memory are rows.
 
-    ``light``: whether half-precision logits are all that is kept of a row. Those of float32 take twice the room, and
-    where each class has a mass of its own, that does.
+    ``burdens``: what takes registers beside half-precision logits. Each that holds halves the elements that are kept on
+    chip, down to a quarter, as the compiler for a Hopper GPU needs them.
     """
     now = LIMITS[-1]
-    processors, cache = _machine(of.device)
+    processors, most_warps = _machine(of.device)
     width, most = _power_of_two(classes), _power_of_two(inner)
     # A warp reads whole lines of memory only where enough neighbours belong to the tile.
     least = min(32, most) if rows_side_by_side else 1
-    if width * least <= (now.on_chip if light else now.on_chip // 2):
-        rows = min(max(least, now.tile // width), most)
+    room = (now.on_chip >> min(sum(burdens), 2)) * most_warps // 32
+    if width * least <= room:
+        wanted = max(now.tile // width, 1)
+        short = inner * width < now.tile // 8 if rows_side_by_side else inner < wanted
+        span = short and outer > 1 and outer * inner < 2**31 - now.tile
+        if span:
+            least = 1
+            most, inner, outer = _power_of_two(outer * inner), outer * inner, 1
+        rows = min(max(least, wanted), most)
         while rows > least and outer * -(-inner // rows) < processors:
-            rows //= 2
-        return Plan(rows, width, True, outer * -(-inner // rows), _warps(rows * width))
-    width = max(now.stream // least, 1)
+            rows = max(rows // 4, least)
+        blocks = outer * -(-inner // rows)
+        return Plan(rows, width, span, True, blocks, blocks, _warps(rows * width, most_warps))
+    width = max((now.stream >> (sum(burdens) > 1)) // least, 1)
     blocks = outer * -(-inner // least)
-    # Rows that are read twice should be in the cache the second time: no more at once than it holds, as long as every
-    # multiprocessor has one.
-    resident = cache * 3 // 4 // max(least * classes * itemsize, 1)
-    return Plan(least, width, False, min(blocks, max(processors, min(resident, 4 * processors))), _warps(now.stream))
+    # One program a multiprocessor: that is all that registers leave room for, and so few rows are read for the second
+    # time while the cache holds what it can of them.
+    return Plan(least, width, False, False, blocks, min(blocks, processors), _warps(now.stream, most_warps))
 
 
 def element_plan(count: int) -> tuple[int, int]:

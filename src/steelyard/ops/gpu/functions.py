@@ -6,10 +6,25 @@ digits to lose, and are read too fast for more than one instruction each; elsewh
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
-__all__ = ["exp", "exp_for", "expm1", "log", "log1p"]
+from steelyard.ops.gpu._launch import device_of
+
+__all__ = ["exp", "exp_for", "expm1", "log", "log1p", "over", "try_out"]
+
+
+@triton.jit
+def _one(to):
+    tl.store(to, 1.0)
+
+
+def try_out(device: torch.device) -> None:
+    """Compile and start the smallest kernel; whatever is missing for that raises here."""
+    to = torch.empty((), device=device)
+    with device_of(to):
+        _one[(1,)](to)
 
 
 @triton.jit
@@ -62,10 +77,20 @@ def _twice_artanh(s):
 
 
 @triton.jit
-def log1p(x):
-    """``log(1 + x)`` for x in [0, 1]."""
+def over(x, y, WIDE: tl.constexpr):
+    """``x/y``: by the best means for logits in float32, else by the fastest."""
+    if WIDE:
+        found = tl.div_rn(x, y)
+    else:
+        found = x / y
+    return found
+
+
+@triton.jit
+def log1p(x, WIDE: tl.constexpr):
+    """``log(1 + x)`` for x in [0, 1]; WIDE as above."""
     large = x > 0.41421356
-    found = _twice_artanh(tl.div_rn(tl.where(large, x - 1.0, x), tl.where(large, x + 3.0, x + 2.0)))
+    found = _twice_artanh(over(tl.where(large, x - 1.0, x), tl.where(large, x + 3.0, x + 2.0), WIDE))
     return tl.where(large, 0.6931471805599453 + found, found)
 
 

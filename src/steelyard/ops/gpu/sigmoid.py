@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan
-from steelyard.ops.gpu.functions import exp, log1p
+from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan, few
+from steelyard.ops.gpu.functions import exp_for, log1p, over
 
 __all__ = ["launch"]
 
@@ -35,29 +35,42 @@ def _place(i, i0, i1, i2, i3, s0, s1, s2, s3, FLAT: tl.constexpr):
 
 
 @triton.jit
-def elements(
-    z, t, v, pos, up, used, loss, grad,
-    count, n1, n2, n3,
+def _read(pointer, place, live, MASKED: tl.constexpr):
+    """What is there; 0 where nothing is."""
+    if MASKED:
+        found = tl.load(pointer + place, mask=live, other=0)
+    else:
+        found = tl.load(pointer + place)
+    return found
+
+
+@triton.jit
+def _write(pointer, place, values, live, MASKED: tl.constexpr):
+    if MASKED:
+        tl.store(pointer + place, values, mask=live)
+    else:
+        tl.store(pointer + place, values)
+
+
+@triton.jit
+def _stretch(
+    block, z, t, v, pos, up, loss, grad, count, n1, n2, n3,
     z0, z1, z2, z3, t0, t1, t2, t3, v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
     negative, gamma_pos, gamma_neg, clip, ignore,
     WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
     CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
-    CHECKED: tl.constexpr, Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr,
-    U_FLAT: tl.constexpr, L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
+    Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr, U_FLAT: tl.constexpr,
+    L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, FULL: tl.constexpr, MASKED: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """A stretch of elements."""
-    if CHECKED:  # noqa: SIM102  # the gradient is there, and right unless it was made for another upstream one
-        if tl.load(used) == tl.load(up):
-            return
-    block = tl.program_id(0)
-    if WIDE:
-        block = block.to(tl.int64)
+    """A stretch of elements; MASKED if it may go beyond the last one."""
     i = block * SIZE + tl.arange(0, SIZE)
-    live = i < count
+    live = i >= 0
+    if MASKED:
+        live = i < count
     i0, i1, i2, i3 = i // n3 // n2 // n1, i // n3 // n2 % n1, i // n3 % n2, i % n3
 
-    logit = tl.load(z + _place(i, i0, i1, i2, i3, z0, z1, z2, z3, Z_FLAT), mask=live, other=0.0).to(tl.float32)
-    given = tl.load(t + _place(i, i0, i1, i2, i3, t0, t1, t2, t3, T_FLAT), mask=live, other=0)
+    logit = _read(z, _place(i, i0, i1, i2, i3, z0, z1, z2, z3, Z_FLAT), live, MASKED).to(tl.float32)
+    given = _read(t, _place(i, i0, i1, i2, i3, t0, t1, t2, t3, T_FLAT), live, MASKED)
     kept = live
     if IGNORE:
         if WHOLE_TARGET:
@@ -68,11 +81,11 @@ def elements(
     logit = tl.where(kept, logit, 0.0)
     target = tl.where(kept, target, 0.0)
 
-    odds = exp(-tl.abs(logit))
-    shared = log1p(odds)
+    odds = exp_for(-tl.abs(logit), FULL)
+    shared = log1p(odds, FULL)
     less_log_p = tl.where(logit < 0.0, -logit, 0.0) + shared
     less_log_n = tl.where(logit < 0.0, 0.0, logit) + shared
-    rest = tl.div_rn(tl.zeros([SIZE], tl.float32) + 1.0, 1.0 + odds)
+    rest = over(tl.zeros([SIZE], tl.float32) + 1.0, 1.0 + odds, FULL)
     p = tl.where(logit < 0.0, odds * rest, rest)
     n = tl.where(logit < 0.0, rest, odds * rest)
 
@@ -101,24 +114,86 @@ def elements(
 
     of_positive = target
     if POS_WEIGHT:
-        of_positive = target * tl.load(pos + _place(i, i0, i1, i2, i3, p0, p1, p2, p3, P_FLAT), mask=live, other=0.0)
+        of_positive = target * _read(pos, _place(i, i0, i1, i2, i3, p0, p1, p2, p3, P_FLAT), live, MASKED)
     of_negative = (1.0 - target) * negative
     factor = 1.0
     if WEIGHT:
-        factor = tl.load(v + _place(i, i0, i1, i2, i3, v0, v1, v2, v3, V_FLAT), mask=live, other=0.0)
+        factor = _read(v, _place(i, i0, i1, i2, i3, v0, v1, v2, v3, V_FLAT), live, MASKED)
     if LOSS:
         found = (of_positive * positive + of_negative * opposed) * factor
         found = tl.where(kept, found, 0.0)
         if LOSS == 1:
-            tl.store(loss + _place(i, i0, i1, i2, i3, l0, l1, l2, l3, L_FLAT), found, mask=live)
+            _write(loss, _place(i, i0, i1, i2, i3, l0, l1, l2, l3, L_FLAT), found, live, MASKED)
         else:
             tl.store(loss + block, tl.sum(found, 0))
     if GRAD:
-        upstream = tl.load(up + _place(i, i0, i1, i2, i3, u0, u1, u2, u3, U_FLAT), mask=live, other=0.0)
+        upstream = _read(up, _place(i, i0, i1, i2, i3, u0, u1, u2, u3, U_FLAT), live, MASKED)
         result = upstream * ((of_positive * positive_slope + of_negative * opposed_slope) * factor)
         result = tl.where(kept, result, 0.0)
         place = _place(i, i0, i1, i2, i3, g0, g1, g2, g3, G_FLAT)
-        tl.store(grad + place, result.to(grad.dtype.element_ty), mask=live)
+        _write(grad, place, result.to(grad.dtype.element_ty), live, MASKED)
+
+
+@triton.jit
+def _either(
+    block, z, t, v, pos, up, loss, grad, count, n1, n2, n3,
+    z0, z1, z2, z3, t0, t1, t2, t3, v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+    negative, gamma_pos, gamma_neg, clip, ignore,
+    WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
+    CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr, U_FLAT: tl.constexpr,
+    L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    """All stretches but the last are whole, and wide words of memory need no mask there, however many elements."""
+    if WIDE:
+        block = block.to(tl.int64)
+    if (block + 1) * SIZE <= count:
+        _stretch(
+            block, z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
+            v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+            negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP, IGNORE,
+            WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT, FULL, False, SIZE,
+        )  # fmt: skip
+    else:
+        _stretch(
+            block, z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
+            v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+            negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP, IGNORE,
+            WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT, FULL, True, SIZE,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["count", "blocks", "n1", "n2", "n3"])
+def elements(
+    z, t, v, pos, up, used, loss, grad,
+    count, n1, n2, n3,
+    z0, z1, z2, z3, t0, t1, t2, t3, v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+    negative, gamma_pos, gamma_neg, clip, ignore, blocks,
+    WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
+    CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    CHECKED: tl.constexpr, Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr,
+    U_FLAT: tl.constexpr, L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
+    SIZE: tl.constexpr,
+):  # fmt: skip
+    """A stretch of elements; or CHECKED, as in the softmax kernels, many of them, or none."""
+    if CHECKED:
+        if tl.load(used) != tl.load(up):
+            for block in range(tl.program_id(0), blocks, tl.num_programs(0)):
+                _either(
+                    block, z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
+                    v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+                    negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP,
+                    IGNORE, WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT,
+                    FULL, WIDE, SIZE,
+                )  # fmt: skip
+    else:
+        _either(
+            tl.program_id(0), z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
+            v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
+            negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP,
+            IGNORE, WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT,
+            FULL, WIDE, SIZE,
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- launch
@@ -191,6 +266,7 @@ def launch(
         *(input if tensor is None else tensor for tensor in (weight, pos_weight, upstream, used, made, gradient)),
         input.numel(), *sizes[1:], *(step for stride in strides for step in stride),
         float(neg_weight), float(gamma_pos), float(gamma_neg), float(clip), ignore,
+        programs,
     )  # fmt: skip
     reach = max(sum((n - 1) * abs(step) for n, step in zip(sizes, stride, strict=True)) for stride in strides)
     flags: dict[str, Any] = {
@@ -198,8 +274,9 @@ def launch(
         "FOCUS_NEG": gamma_neg != 0.0, "CLIP": clip != 0.0, "IGNORE": ignore_index is not None,
         "WHOLE_TARGET": whole_target, "LOSS": loss, "GRAD": upstream is not None, "CHECKED": used is not None,
         **{f"{name}_FLAT": known for name, known in zip("ZTVPULG", flat, strict=True)},
-        "WIDE": max(reach, programs * size) >= 2**31, "SIZE": size, "num_warps": warps,
+        "FULL": input.dtype == torch.float32, "WIDE": max(reach, (programs + 1) * size) >= 2**31, "SIZE": size,
+        "num_warps": warps, "enable_fp_fusion": True,
     }  # fmt: skip
     with device_of(input):
-        elements[(programs,)](*arguments, **flags)
+        elements[(few(programs, input) if used is not None else programs,)](*arguments, **flags)
     return Results(made, gradient)

@@ -92,16 +92,59 @@ def _labels(y, row, live, classes, ignore):
 def _shifted(
     z, d, m, place, c, known, hot, mask, MARGIN: tl.constexpr, OFFSET: tl.constexpr, KEEP: tl.constexpr
 ):  # fmt: skip
-    """The shifted logits ``a`` of a tile, −inf beyond the last class; KEEP if they will be read again soon."""
+    """The shifted logits ``a`` of a tile, −inf beyond the last class and row; KEEP if they will be read again soon."""
     if KEEP:
-        a = tl.load(z + place, mask=mask, other=0.0, eviction_policy="evict_last").to(tl.float32)
+        a = tl.load(z + place, mask=mask, other=float("-inf"), eviction_policy="evict_last").to(tl.float32)
     else:
-        a = tl.load(z + place, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        a = tl.load(z + place, mask=mask, other=float("-inf"), eviction_policy="evict_first").to(tl.float32)
     if OFFSET:
         a = a + tl.load(d + c, mask=known, other=0.0)[None, :]
     if MARGIN:
         a = a - tl.where(hot, tl.load(m + c, mask=known, other=0.0)[None, :], 0.0)
-    return tl.where(known[None, :], a, float("-inf"))
+    return a
+
+
+@triton.jit
+def _own(z, d, m, w, base, label, zc, WIDE: tl.constexpr, OFFSET: tl.constexpr, MARGIN: tl.constexpr,
+         WEIGHT: tl.constexpr):  # fmt: skip
+    """The shifted logit of each row's own class, fetched from memory by itself, and its weight; of a label −1, any."""
+    a = tl.load(z + base + _step(label, zc, WIDE), mask=label >= 0, other=0.0).to(tl.float32)
+    if OFFSET:
+        a = a + tl.load(d + label, mask=label >= 0, other=0.0)
+    if MARGIN:
+        a = a - tl.load(m + label, mask=label >= 0, other=0.0)
+    weight = tl.where(label == label, 1.0, 0.0)
+    if WEIGHT:
+        weight = tl.load(w + label, mask=label >= 0, other=0.0)
+    return a, weight
+
+
+@triton.jit
+def _aligned(x, ALIGN: tl.constexpr):
+    """A number that is known to be a multiple of ALIGN, in words that the compiler understands."""
+    return (x // ALIGN) * ALIGN
+
+
+@triton.jit
+def _rows(block, blocks, inner, count, n1, n2, ROWS: tl.constexpr, SPAN: tl.constexpr):
+    """Where the rows of a block are on each of the four axes, their numbers, and which of them there are.
+
+    A block is a stretch of the last axis, or (SPAN, where that one is short) of all rows, fewer than 2^31 of them.
+    """
+    if SPAN:
+        short = (block * ROWS).to(tl.int32) + tl.arange(0, ROWS)
+        live = short < count
+        outer = short // inner
+        i = (short % inner).to(tl.int64)
+        i0, i1 = (outer // n2 // n1).to(tl.int64), (outer // n2 % n1).to(tl.int64)
+        i2, row = (outer % n2).to(tl.int64), short.to(tl.int64)
+    else:
+        outer = block // blocks
+        i = (block % blocks) * ROWS + tl.arange(0, ROWS)
+        live = i < inner
+        i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
+        row = outer * inner + i
+    return i0, i1, i2, i, row, live
 
 
 @triton.jit
@@ -125,36 +168,33 @@ def _mass(
 
 
 @triton.jit
-def whole_rows(
-    z, y, w, v, d, m, up, used, maximum, total, loss, grad,
-    classes, inner, blocks, n1, n2, v_step, up_step,
+def _whole(
+    block, z, y, w, v, d, m, up, maximum, total, loss, grad,
+    classes, inner, blocks, count, n1, n2, v_step, up_step,
     z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
     gamma, keep, spread, ignore,
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
     OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
-    STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, WIDE: tl.constexpr,
-    FULL: tl.constexpr, ROWS: tl.constexpr, CLASSES: tl.constexpr,
+    STATISTICS: tl.constexpr, OVER: tl.constexpr, WIDE: tl.constexpr, FULL: tl.constexpr, SPAN: tl.constexpr,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
-    """A tile of whole rows, on chip from its one read to its one write."""
-    if CHECKED:  # noqa: SIM102  # the gradient is there, and right unless it was made for another upstream one
-        if tl.load(used) == tl.load(up):
-            return
-    block = tl.program_id(0).to(tl.int64)
-    outer = block // blocks
-    i = (block % blocks) * ROWS + tl.arange(0, ROWS)
-    live = i < inner
-    i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
-    row = outer * inner + i
+    """One tile of ``whole_rows``."""
+    i0, i1, i2, i, row, live = _rows(block, blocks, inner, count, n1, n2, ROWS, SPAN)
     c = tl.arange(0, CLASSES)
     known = c < classes
     mask = live[:, None] & known[None, :]
-    place = i0 * z0 + i1 * z1 + i2 * z2 + i[:, None] * z3 + _step(c, zc, WIDE)[None, :]
+    base = i0 * z0 + i1 * z1 + i2 * z2 + i * z3
+    place = base[:, None] + _step(c, zc, WIDE)[None, :]
 
-    label, kept, bad = tl.zeros([ROWS], tl.int32) - 1, live, i < 0
+    label, kept, bad = tl.zeros([ROWS], tl.int32) - 1, live, row < 0
     if not SOFT:
         label, kept, bad = _labels(y, row, live, classes, ignore)
     hot = c[None, :] == label[:, None]
     a = _shifted(z, d, m, place, c, known, hot, mask, MARGIN, OFFSET, False)
+    if not GENERAL:
+        own_a, own_w = _own(z, d, m, w, base, label, zc, WIDE, OFFSET, MARGIN, WEIGHT)
+    if OVER:  # the gradient goes where others of these threads may not have read yet
+        tl.debug_barrier()
     top = tl.max(a, 1)
     a = a - top[:, None]
     e = exp_for(a, FULL)
@@ -169,10 +209,7 @@ def whole_rows(
         upstream = tl.where(bad, float("nan"), upstream)
 
     if not GENERAL:  # all mass is on the row's own class
-        own_l = tl.sum(tl.where(hot, a, 0.0), 1) - log_sum
-        own_w = tl.zeros([ROWS], tl.float32) + 1.0
-        if WEIGHT:
-            own_w = tl.load(w + label, mask=label >= 0, other=0.0)
+        own_l = (own_a - top) - log_sum
         if LOSS:
             found = _focused(own_l, gamma, TWICE) * own_w
         if GRAD:
@@ -182,7 +219,7 @@ def whole_rows(
         log_s = a - log_sum[:, None]
         q_place = place
         if SOFT:
-            q_place = i0 * q0 + i1 * q1 + i2 * q2 + i[:, None] * q3 + _step(c, qc, WIDE)[None, :]
+            q_place = (i0 * q0 + i1 * q1 + i2 * q2 + i * q3)[:, None] + _step(c, qc, WIDE)[None, :]
         mass, own = _mass(y, w, q_place, c, known, hot, mask, keep, spread, SOFT, WEIGHT, BY_TARGET)
         if BY_TARGET and WEIGHT:
             mass = mass * tl.sum(own, 1)[:, None]
@@ -207,38 +244,88 @@ def whole_rows(
     if GRAD:
         result = slope - (e * (1.0 / sum_e)[:, None]) * pushed[:, None]
         result = tl.where(kept[:, None], result, 0.0)
-        g_place = i0 * g0 + i1 * g1 + i2 * g2 + i[:, None] * g3 + _step(c, gc, WIDE)[None, :]
+        g_place = (i0 * g0 + i1 * g1 + i2 * g2 + i * g3)[:, None] + _step(c, gc, WIDE)[None, :]
         tl.store(grad + g_place, result.to(grad.dtype.element_ty), mask=mask, eviction_policy="evict_first")
 
 
-@triton.jit
-def long_rows(
+# Sizes that change with the batch are no reason to compile anew; what the compiler has to know of them, ALIGN says.
+_OF_THE_BATCH = ["inner", "blocks", "count", "n1", "n2", "all_blocks"]
+
+
+@triton.jit(do_not_specialize=_OF_THE_BATCH)
+def whole_rows(
     z, y, w, v, d, m, up, used, maximum, total, loss, grad,
-    classes, inner, blocks, n1, n2, v_step, up_step,
+    classes, inner, blocks, count, n1, n2, v_step, up_step,
     z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
     gamma, keep, spread, ignore, all_blocks,
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
     OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
-    STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, WIDE: tl.constexpr,
-    FULL: tl.constexpr, ROWS: tl.constexpr, CLASSES: tl.constexpr,
+    STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, OVER: tl.constexpr, WIDE: tl.constexpr,
+    FULL: tl.constexpr, SPAN: tl.constexpr, SIDE: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr,
+    CLASSES: tl.constexpr,
+):  # fmt: skip
+    """A tile of whole rows, on chip from its one read to its one write."""
+    if SIDE:
+        inner, zc, gc, qc = _aligned(inner, ALIGN), _aligned(zc, ALIGN), _aligned(gc, ALIGN), _aligned(qc, ALIGN)
+    else:
+        classes, z3, g3, q3 = _aligned(classes, ALIGN), _aligned(z3, ALIGN), _aligned(g3, ALIGN), _aligned(q3, ALIGN)
+    z0, z1, z2 = _aligned(z0, ALIGN), _aligned(z1, ALIGN), _aligned(z2, ALIGN)
+    g0, g1, g2 = _aligned(g0, ALIGN), _aligned(g1, ALIGN), _aligned(g2, ALIGN)
+    q0, q1, q2 = _aligned(q0, ALIGN), _aligned(q1, ALIGN), _aligned(q2, ALIGN)
+    if CHECKED:
+        # The gradient is there, and right unless it was made for another upstream one. Where it is, as nearly always,
+        # many programs would take time to find that out: there are few, and each has many tiles.
+        if tl.load(used) != tl.load(up):
+            for number in range(tl.program_id(0), all_blocks, tl.num_programs(0)):
+                _whole(
+                    tl.zeros([1], tl.int64) + number, z, y, w, v, d, m, up, maximum, total, loss, grad,
+                    classes, inner, blocks, count, n1, n2, v_step, up_step,
+                    z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc, gamma, keep, spread, ignore,
+                    SOFT, GENERAL, BY_TARGET, WEIGHT, ROW_WEIGHT, OFFSET, MARGIN, TWICE, LOSS, GRAD,
+                    STATISTICS, OVER, WIDE, FULL, SPAN, ROWS, CLASSES,
+                )  # fmt: skip
+    else:
+        _whole(
+            tl.program_id(0).to(tl.int64), z, y, w, v, d, m, up, maximum, total, loss, grad,
+            classes, inner, blocks, count, n1, n2, v_step, up_step,
+            z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc, gamma, keep, spread, ignore,
+            SOFT, GENERAL, BY_TARGET, WEIGHT, ROW_WEIGHT, OFFSET, MARGIN, TWICE, LOSS, GRAD,
+            STATISTICS, OVER, WIDE, FULL, SPAN, ROWS, CLASSES,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_OF_THE_BATCH)
+def long_rows(
+    z, y, w, v, d, m, up, used, maximum, total, loss, grad,
+    classes, inner, blocks, count, n1, n2, v_step, up_step,
+    z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc,
+    gamma, keep, spread, ignore, all_blocks,
+    SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
+    OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
+    STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, OVER: tl.constexpr, WIDE: tl.constexpr,
+    FULL: tl.constexpr, SPAN: tl.constexpr, SIDE: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr,
+    CLASSES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Rows too long to be kept on chip, walked over tile by tile: ``M`` and ``T`` first, then what needs them."""
+    if SIDE:
+        inner, zc, gc, qc = _aligned(inner, ALIGN), _aligned(zc, ALIGN), _aligned(gc, ALIGN), _aligned(qc, ALIGN)
+    else:
+        classes, z3, g3, q3 = _aligned(classes, ALIGN), _aligned(z3, ALIGN), _aligned(g3, ALIGN), _aligned(q3, ALIGN)
+    z0, z1, z2 = _aligned(z0, ALIGN), _aligned(z1, ALIGN), _aligned(z2, ALIGN)
+    g0, g1, g2 = _aligned(g0, ALIGN), _aligned(g1, ALIGN), _aligned(g2, ALIGN)
+    q0, q1, q2 = _aligned(q0, ALIGN), _aligned(q1, ALIGN), _aligned(q2, ALIGN)
     if CHECKED:  # noqa: SIM102  # as above
         if tl.load(used) == tl.load(up):
             return
     for number in range(tl.program_id(0), all_blocks, tl.num_programs(0)):
         block = tl.zeros([1], tl.int64) + number
-        outer = block // blocks
-        i = (block % blocks) * ROWS + tl.arange(0, ROWS)
-        live = i < inner
-        i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
-        row = outer * inner + i
+        i0, i1, i2, i, row, live = _rows(block, blocks, inner, count, n1, n2, ROWS, SPAN)
         z_base = i0 * z0 + i1 * z1 + i2 * z2 + i * z3
         q_base = i0 * q0 + i1 * q1 + i2 * q2 + i * q3
         g_base = i0 * g0 + i1 * g1 + i2 * g2 + i * g3
         tiles = (classes + CLASSES - 1) // CLASSES
 
-        label, kept, bad = tl.zeros([ROWS], tl.int32) - 1, live, i < 0
+        label, kept, bad = tl.zeros([ROWS], tl.int32) - 1, live, row < 0
         if not SOFT:
             label, kept, bad = _labels(y, row, live, classes, ignore)
         row_weight = tl.zeros([ROWS], tl.float32) + 1.0
@@ -256,7 +343,7 @@ def long_rows(
         lane_mass = tl.zeros([ROWS, CLASSES], tl.float32)
         lane_own = tl.zeros([ROWS, CLASSES], tl.float32)
         if GENERAL or not SAVED:
-            for tile in range(0, tiles):
+            for tile in tl.range(0, tiles, num_stages=STAGES):
                 c = tile * CLASSES + tl.arange(0, CLASSES)
                 known = c < classes
                 mask = live[:, None] & known[None, :]
@@ -289,16 +376,10 @@ def long_rows(
         found = tl.zeros([ROWS], tl.float32)
         pushed = tl.zeros([ROWS], tl.float32)
         if not GENERAL:
-            own_place = z_base + _step(label, zc, WIDE)
-            own_a = tl.load(z + own_place, mask=label >= 0, other=0.0).to(tl.float32)
-            if OFFSET:
-                own_a = own_a + tl.load(d + label, mask=label >= 0, other=0.0)
-            if MARGIN:
-                own_a = own_a - tl.load(m + label, mask=label >= 0, other=0.0)
+            own_a, own_w = _own(z, d, m, w, z_base, label, zc, WIDE, OFFSET, MARGIN, WEIGHT)
+            if OVER:  # as above
+                tl.debug_barrier()
             own_l = (own_a - top) - log_sum
-            own_w = tl.zeros([ROWS], tl.float32) + 1.0
-            if WEIGHT:
-                own_w = tl.load(w + label, mask=label >= 0, other=0.0)
             found = _focused(own_l, gamma, TWICE) * own_w
             if GRAD:
                 pushed = upstream * own_w * _slope(own_l, gamma, TWICE)
@@ -330,7 +411,7 @@ def long_rows(
         # The last walk, backwards.
         if GRAD or ((LOSS and GENERAL) and (TWICE == 0)):
             lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
-            for step in range(0, tiles):
+            for step in tl.range(0, tiles, num_stages=STAGES):
                 c = (tiles - 1 - step) * CLASSES + tl.arange(0, CLASSES)
                 known = c < classes
                 mask = live[:, None] & known[None, :]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steelyard.ops.gpu._launch import EACH, UNASKED, axes_of, device_of, row_plan
+from steelyard.ops.gpu._launch import EACH, UNASKED, axes_of, device_of, few, row_plan
 from steelyard.ops.gpu.softmax import long_rows, whole_rows
 from steelyard.ops.reference import class_dim
 
@@ -64,16 +64,22 @@ def launch(
         return None
     sizes, strides = axes
     count, inner = math.prod(rows), sizes[3]
+    side = 0 < strides[0][3] < steps[0] and inner > 1
+    # What the axis along which memory is read, and every step from one stretch of it to another, is a multiple of.
+    others = [*(step for stride in strides for step in stride[:3]),
+              *((inner, *steps) if side else (classes, *(stride[3] for stride in strides)))]  # fmt: skip
+    align = math.gcd(16, *others)
     plan = row_plan(
-        classes, count // inner, inner, of=input, itemsize=input.element_size(),
-        light=not (soft or smoothing != 0.0 or input.dtype == torch.float32),
-        rows_side_by_side=0 < strides[0][3] < steps[0] and inner > 1,
+        classes, count // inner, inner, of=input, rows_side_by_side=side,
+        burdens=(soft or smoothing != 0.0, (soft or smoothing != 0.0) and gamma != 0.0, input.dtype == torch.float32,
+                 offset is not None or margin is not None, align * input.element_size() < 16, side),
     )  # fmt: skip
-    blocks = -(-inner // plan.rows)
+    if side and plan.span:
+        side, align = False, 1
 
     made = Results(
         None if loss == UNASKED else
-        input.new_empty(rows if loss == EACH else [count // inner * blocks], dtype=torch.float32),
+        input.new_empty(rows if loss == EACH else [plan.blocks], dtype=torch.float32),
         None if not statistics else
         (input.new_empty(rows, dtype=torch.float32), input.new_empty(rows, dtype=torch.float32)),
         gradient,
@@ -87,22 +93,27 @@ def launch(
     arguments = (
         input, target if soft else _wide(target), _or(_packed(weight), input), v, _or(_packed(offset), input),
         _or(_packed(margin), input), up, _or(used, input), maximum, total, _or(made.loss, input), _or(gradient, input),
-        classes, inner, blocks, sizes[1], sizes[2], v_step, up_step,
+        classes, inner, -(-inner // plan.rows), count, sizes[1], sizes[2], v_step, up_step,
         *(step for stride, of_class in zip(strides, steps, strict=True) for step in (*stride, of_class)),
-        gamma, 1.0 - smoothing, smoothing / classes, ignore_index,
+        gamma, 1.0 - smoothing, smoothing / classes, ignore_index, plan.blocks,
     )  # fmt: skip
     flags: dict[str, Any] = {
         "SOFT": soft, "GENERAL": soft or smoothing != 0.0, "BY_TARGET": smooth_by_target,
         "WEIGHT": weight is not None, "ROW_WEIGHT": row_weight is not None, "OFFSET": offset is not None,
         "MARGIN": margin is not None and not soft, "TWICE": twice, "LOSS": loss, "GRAD": upstream is not None,
-        "STATISTICS": statistics, "SAVED": saved is not None, "CHECKED": used is not None, "WIDE": reach >= 2**31,
-        "FULL": input.dtype == torch.float32, "ROWS": plan.rows, "CLASSES": plan.classes, "num_warps": plan.warps,
+        "STATISTICS": statistics, "SAVED": saved is not None, "CHECKED": used is not None,
+        "OVER": gradient is not None and gradient.data_ptr() == input.data_ptr(), "WIDE": reach >= 2**31,
+        "FULL": input.dtype == torch.float32, "SPAN": plan.span, "SIDE": side, "ALIGN": align, "ROWS": plan.rows,
+        "CLASSES": plan.classes, "num_warps": plan.warps, "enable_fp_fusion": True,
     }  # fmt: skip
     with device_of(input):
         if plan.whole:
-            whole_rows[(plan.programs,)](*arguments, **flags)
+            programs = few(plan.programs, input) if used is not None else plan.programs
+            whole_rows[(programs,)](*arguments, **flags)
         else:
-            long_rows[(plan.programs,)](*arguments, count // inner * blocks, **flags)
+            # Tiles are fetched ahead into shared memory; AMD's has no room for three of them.
+            stages = 1 if torch.version.hip is not None else 3
+            long_rows[(plan.programs,)](*arguments, STAGES=stages, **flags)
     return made
 
 
