@@ -351,12 +351,23 @@ def _dry() -> Iterator[None]:
         yield
 
 
+def _resumed(new: dict[str, Any], old: dict[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """What an earlier run has measured, if it was one of the same kind."""
+    for what in ("device", "torch", "triton", "steelyard"):
+        if new["machine"][what] != old["machine"][what]:
+            parser.error(f"--resume: {what} was {old['machine'][what]}, and is {new['machine'][what]}")
+    if new["rounds"] != old["rounds"]:
+        parser.error(f"--resume: --rounds was {old['rounds']}")
+    return old
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: done and written; 1: some contender was refused; 2: wrong usage, or no GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="of every contender (20)")
     parser.add_argument("--cases", default="", metavar="PART", help="only cases whose name holds this")
     parser.add_argument("--output", type=Path, metavar="FILE", help="elsewhere than benchmarks/results/gpu.json")
+    parser.add_argument("--resume", action="store_true", help="leave alone what the output has of such a run")
     parser.add_argument("--dry", action="store_true", help="tiny tensors, without a GPU; needs --output")
     options = parser.parse_args(arguments)
     if options.rounds < 2:
@@ -374,14 +385,18 @@ def main(arguments: list[str] | None = None) -> int:
         backend = "eager" if options.dry else "inductor"
         output = options.output or RESULT
         output.parent.mkdir(parents=True, exist_ok=True)
+        if options.resume and output.exists():
+            result = _resumed(result, json.loads(output.read_text(encoding="utf-8")), parser)
+        known = {case["case"] for case in (*result["cases"], *result["linear"])}
         for case in DRY if options.dry else CASES:
-            if options.cases in case.name:
+            if options.cases in case.name and case.name not in known:
                 result["cases"].append(run_case(case, device, options.rounds, backend))
                 print(case.name, flush=True)
                 # After each case: what was measured outlives a run that is cut off.
                 output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         for layer in LINEAR:
-            if options.cases in f"linear-{layer.name}" and layer.dry == options.dry:
+            wanted = options.cases in f"linear-{layer.name}" and layer.dry == options.dry
+            if wanted and layer.name not in known:
                 result["linear"].append(run_linear(layer, Clock(device), options.rounds, sampled))
                 output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(tables(result))

@@ -14,7 +14,7 @@ ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "config", "informa
          "samplers", "functional", "nn", "registry", "distributed", "posterior", "explain", "trainers",
          "compare", "cli"]  # fmt: skip
 # Kernels, which Triton has to be there for: loaded when the first tensor on a GPU comes, and by each other alone.
-KERNELS = {f"steelyard.ops.gpu.{name}" for name in ("functions", "softmax", "sigmoid", "softmax_launch")}
+KERNELS = {f"steelyard.ops.gpu.{name}" for name in ("functions", "labels", "softmax", "sigmoid", "softmax_launch")}
 CORE = ORDER[: ORDER.index("trainers")]
 
 

@@ -32,6 +32,7 @@ DOCUMENTED = [
     "steelyard.functional._family",
     "steelyard.functional._prior",
     "steelyard.functional._reduce",
+    "steelyard.functional._watchers",
     "steelyard.functional.inverse",
     "steelyard.functional.likelihood",
     "steelyard.functional.linear",

@@ -40,6 +40,19 @@ def test_a_dry_run_times_everything_and_writes_it_down(tmp_path: Path, capsys: p
     assert "no GPU" in result["machine"]["device"]
     assert gpu.tables(result) in capsys.readouterr().out
 
+    del result["cases"][1:], result["linear"][:]  # as if it had been cut off there
+    result["cases"][0]["reason"] = "measured before"
+    output.write_text(json.dumps(result), encoding="utf-8")
+    with interpreted():
+        gpu.main(["--dry", "--rounds", "2", "--output", str(output), "--resume"])
+    again = json.loads(output.read_text(encoding="utf-8"))
+    assert [case["case"] for case in again["cases"]] == [case.name for case in gpu.DRY]
+    assert [case["reason"] == "measured before" for case in again["cases"]] == [True] + [False] * (len(gpu.DRY) - 1)
+    assert len(again["linear"]) == 1
+    with interpreted(), pytest.raises(SystemExit):
+        gpu.main(["--dry", "--rounds", "3", "--output", str(output), "--resume"])
+    assert "--rounds was 2" in capsys.readouterr().err
+
 
 def test_our_contender_is_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     from steelyard.ops.gpu import softmax_launch

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from device_reads import waiting_is_an_error
+from device_reads import Reads, waiting_is_an_error
 from gpu_cases import DEVICE, NEEDS_GPU, dispatched, interpreted
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -127,6 +127,25 @@ def test_losses_that_wait_for_their_backward_passes_keep_their_own_guess(name: s
         loss.backward(torch.full_like(loss, 3.0))
         _, expected = _by_reference(LOSSES[name], LOGITS, torch.full_like(loss, 3.0))
         torch.testing.assert_close(leaf.grad, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_labels_weigh_is_summed_up_in_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not where somebody would not see it, or asks for its gradient."""
+    from steelyard.ops.gpu import labels
+
+    launch, seen = labels.launch, []
+    monkeypatch.setattr(labels, "launch", lambda *args: seen.append(args) or launch(*args))
+    leaf = LOGITS.clone().requires_grad_()
+    cross_entropy(leaf, LABELS, WEIGHT).backward()
+    assert len(seen) == 1
+    weight = WEIGHT.clone().requires_grad_()
+    cross_entropy(leaf, LABELS, weight).backward()
+    with Reads():
+        cross_entropy(leaf, LABELS, WEIGHT)
+    torch.func.grad(lambda w: cross_entropy(leaf.detach(), LABELS, w))(WEIGHT)
+    assert len(seen) == 1
+    _, expected = _by_reference(lambda w: cross_entropy(LOGITS, LABELS, w), WEIGHT, torch.tensor(1.0, device=DEVICE))
+    torch.testing.assert_close(weight.grad, expected)
 
 
 def test_half_precision_is_scaled_before_it_is_rounded() -> None:
@@ -303,7 +322,7 @@ def test_linear_cross_entropy_in_chunks(dtype: torch.dtype, reduction: str, laun
 @contextmanager
 def _no_reading() -> Iterator[None]:
     """Without a GPU: whoever reads a value of a tensor, in Python or through the dispatcher, would have waited."""
-    from steelyard.ops.gpu import sigmoid, softmax_launch
+    from steelyard.ops.gpu import labels, sigmoid, softmax_launch
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this would wait for the device")
@@ -325,6 +344,7 @@ def _no_reading() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(softmax_launch, "launch", lifted(softmax_launch.launch))
         patch.setattr(sigmoid, "launch", lifted(sigmoid.launch))
+        patch.setattr(labels, "launch", lifted(labels.launch))
         # What is looked at only where it lies on the host.
         for module in (
             steelyard._values,

@@ -223,15 +223,17 @@ def test_upstream_gradients_of_every_kind(
         return case(input, reduction=reduction)
 
     shape = loss(case.input).shape
+    seed = torch.Generator().manual_seed(0)
     upstream = {
         "expanded": lambda: torch.tensor(0.7, dtype=F64).expand(shape),
-        "strided": lambda: torch.randn(*shape, 2, dtype=F64)[..., 0],
-        "negated": lambda: torch.randn(shape, dtype=torch.complex128).conj().imag,
+        "strided": lambda: torch.randn(*shape, 2, dtype=F64, generator=seed)[..., 0],
+        "negated": lambda: torch.randn(shape, dtype=torch.complex128, generator=seed).conj().imag,
         "zero": lambda: torch._efficientzerotensor(shape, dtype=F64),
     }[kind]()
     plain = torch.zeros(shape, dtype=F64) if kind == "zero" else upstream.resolve_neg().clone().contiguous()
     found, expected = (gradient_of(loss, case.input, given)[1] for given in (upstream, plain))
-    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-16)
+    # Not by the same implementation, perhaps; and e^a carries the rounding of a, which is 30 times a logit in LDAM's.
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-16)
 
 
 @any_kernel

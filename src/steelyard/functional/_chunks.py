@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from steelyard import ops
-from steelyard.functional import _direct
 from steelyard.functional._check import per_row
 from steelyard.functional._family import SoftmaxTerms
 from steelyard.functional._reduce import ordered_sum
+from steelyard.functional._watchers import again
 from steelyard.ops import accumulation_dtype, cpu, gpu
 
 __all__ = ["LEAST_ROWS", "Layer", "chunked", "rows_within", "shape_only"]
@@ -211,7 +211,7 @@ class _Chunked(torch.autograd.Function):
         call: _Call = ctx.call
         layer = Layer(*ctx.saved_tensors)
         wanted = tuple(ctx.needs_input_grad[:3])
-        if _direct.again(grad):
+        if again(grad):
             return *_formula(call, layer, wanted, grad), None
         gradients, call.ready = call.ready, None
         if gradients is None:

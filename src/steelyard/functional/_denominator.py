@@ -7,6 +7,8 @@ from torch import Tensor
 
 from steelyard import ops
 from steelyard.functional._reduce import ordered_row_sum, ordered_sum
+from steelyard.functional._watchers import PLAIN, undisturbed
+from steelyard.ops import gpu
 
 __all__ = ["label_terms", "rows_denominator", "sigmoid_denominator", "softmax_denominator"]
 
@@ -68,7 +70,10 @@ def softmax_denominator(
                 mass = mass * ordered_row_sum(smoothed, dim)
         return ordered_sum(mass if sample_weight is None else mass * sample_weight)
     table, row_weight = label_terms(rule, weight, sample_weight, smoothing, by_target)
-    return ordered_sum(_label_mass(input, target, table, row_weight, ignore_index))
+    sums = None
+    if undisturbed() and all(t is None or (type(t) in PLAIN and not t.requires_grad) for t in (table, row_weight)):
+        sums = gpu.label_sums(input, target, table, row_weight, ignore_index)
+    return ordered_sum(_label_mass(input, target, table, row_weight, ignore_index) if sums is None else sums)
 
 
 def rows_denominator(

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steelyard.functional import _direct
 from steelyard.functional._check import result_dtype
 from steelyard.functional._reduce import Denominator, reduce
+from steelyard.functional._watchers import PLAIN, again, saving_elsewhere, undisturbed
 from steelyard.ops import accumulation_dtype, gpu, reference
 
 __all__ = ["SIGMOID", "SOFTMAX", "Formula", "one_number"]
 
-_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _MOST_GUESSES = 256
 
 _met: dict[Any, Tensor] = {}
@@ -72,7 +71,7 @@ def one_number(
         return None
     divisor = denominator() if reduction == "mean" else 1.0
     assert not isinstance(divisor, str)
-    if isinstance(divisor, Tensor) and (divisor.requires_grad or type(divisor) not in _PLAIN):
+    if isinstance(divisor, Tensor) and (divisor.requires_grad or type(divisor) not in PLAIN):
         return None
     call = _Call(formula, terms, reduction, divisor, empty, _guess(formula, reduction, input))
     with torch.no_grad():
@@ -92,9 +91,9 @@ def _open(input: Tensor, terms: tuple[Any, ...]) -> bool:
     return (
         input.requires_grad
         and torch.is_grad_enabled()
-        and _direct.undisturbed()
-        and not _direct.saving_elsewhere()
-        and all(type(tensor) in _PLAIN for tensor in tensors)
+        and undisturbed()
+        and not saving_elsewhere()
+        and all(type(tensor) in PLAIN for tensor in tensors)
         and not any(tensor.requires_grad for tensor in tensors[1:])
     )
 
@@ -178,7 +177,7 @@ class _Derivative(torch.autograd.Function):
         target, *settings, divisor = call.arguments(tuple(tensors))
         others = [None] * (1 + len(tensors))
         wanted = call.spread(grad, divisor)
-        if _direct.again(grad):
+        if again(grad):
             return call.formula.backward(wanted, input, target, *settings), *others
         # Handed over: from here on somebody else writes to it.
         gradient, call.gradient = call.gradient, None

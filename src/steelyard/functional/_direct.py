@@ -17,72 +17,37 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from steelyard.functional._calls import Call, SigmoidCall, SoftmaxCall, guess, room_for_a_number
 from steelyard.functional._check import result_dtype
 from steelyard.functional._denominator import label_terms, sigmoid_denominator
+from steelyard.functional._watchers import PLAIN, again, saving_elsewhere, undisturbed
 from steelyard.ops import accumulation_dtype, class_dim, cpu
 
-__all__ = ["again", "saving_elsewhere", "sigmoid", "softmax", "undisturbed"]
+__all__ = ["sigmoid", "softmax"]
 
-_PLAIN = (Tensor, torch.nn.Parameter)
 _EMPTY = ("nan", "zero", "raise")
 
-# By names of their own: a small batch feels each look into a module.
-_is_compiling = torch.compiler.is_compiling
-_transforming = torch._C._are_functorch_transforms_active
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_tracing_state = torch._C._get_tracing_state
-_has_key = torch._C._dispatch_tls_is_dispatch_key_included
-_recording = torch.is_grad_enabled
-_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch  # where make_fx(pre_dispatch=True) and torch.export listen
-_saved_tensor_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # from PyTorch 2.8 on
-_is_batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
+_recording = torch.is_grad_enabled  # by a name of its own: a small batch feels each look into a module
 
 
 def _open(input: Any, target: Any, *others: Any) -> bool:
     """Whether a kernel may answer: nobody records, transforms or differentiates what it would not show."""
     if (
-        _is_compiling()
+        not undisturbed()
         or not cpu.ready()
-        or type(input) not in _PLAIN
-        or type(target) not in _PLAIN
+        or type(input) not in PLAIN
+        or type(target) not in PLAIN
         or not (input.is_cpu and target.is_cpu)
-        or _transforming()
-        or _watched()
-        or forward_ad._current_level >= 0
-        or _tracing_state() is not None
     ):
         return False
     recording = _recording()
     if recording and target.requires_grad:
         return False
     for other in others:
-        if other is not None and (type(other) not in _PLAIN or (recording and other.requires_grad)):
+        if other is not None and (type(other) not in PLAIN or (recording and other.requires_grad)):
             return False
     return True
-
-
-def undisturbed() -> bool:
-    """Whether nobody compiles, transforms, traces, or watches every operation."""
-    return not (
-        _is_compiling()
-        or _transforming()
-        or _watched()
-        or forward_ad._current_level >= 0
-        or _tracing_state() is not None
-    )
-
-
-def again(grad: Tensor) -> bool:
-    """In a backward pass: whether the gradient is to be differentiated itself, or transformed, or watched."""
-    return _recording() or _transforming() or bool(_is_batched(grad)) or _watched()
-
-
-def _watched() -> bool:
-    """Whether somebody sees every operation go by: a dispatch mode, a tracer."""
-    return bool(_dispatch_modes()) or _has_key(_PRE_DISPATCH)
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
@@ -183,11 +148,6 @@ def _answer(call: Call, input: Tensor, reduction: str, inplace: bool) -> Tensor 
     except RuntimeError:  # one from inference mode, which has none; the long way says what to do
         return None
     return _derive(input, call)  # type: ignore[no-any-return]
-
-
-def saving_elsewhere() -> bool:
-    """Whether somebody (checkpointing, offloading) decides where saved tensors go: a gradient kept here escapes."""
-    return _saved_tensor_hooks is None or _saved_tensor_hooks(True) is not None
 
 
 # ----------------------------------------------------------------------------------------------------------- ways in

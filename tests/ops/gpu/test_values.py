@@ -270,6 +270,32 @@ def test_programs_are_no_larger_than_a_device_takes(monkeypatch: pytest.MonkeyPa
         assert plan.whole == (classes <= 16384)
 
 
+@pytest.mark.parametrize("how", ["contiguous", "every other", "expanded rows"])
+@pytest.mark.parametrize("given", ["", "weight", "row_weight", "weight row_weight"])
+@pytest.mark.parametrize("shape", [(1,), (5000,), (41, 3, 7)])
+def test_what_labels_weigh(shape: tuple[int, ...], given: str, how: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(-1, 7, shape, generator=random).to(DEVICE)
+    weight = torch.rand(7, generator=random).to(DEVICE) if "weight" in given.split() else None
+    rows = laid_out(torch.rand(shape, generator=random).to(DEVICE), how) if "row_weight" in given else None
+    input = torch.zeros(1, device=DEVICE).expand(shape[0], 7, *shape[1:])
+    for labels, ignored in ((laid_out(target, how), -1), (target.clamp(min=0).to(torch.uint8), 3)):
+        found = gpu.label_sums(input, labels, weight, rows, ignored)
+        known = labels.long().clamp(min=0)
+        terms = (torch.ones(7, device=DEVICE) if weight is None else weight)[known] * (labels.long() != ignored)
+        terms = terms if rows is None else terms * rows
+        torch.testing.assert_close(found.double().sum(), terms.double().sum(), rtol=1e-6, atol=1e-6)
+        assert found.numel() == -(-labels.numel() // 2048)
+
+
+@pytest.mark.parametrize("label", [-(2**62), -1, 7, 2**62])
+def test_what_a_label_out_of_range_weighs_is_read_from_inside(label: int) -> None:
+    target = torch.tensor([1, label, 2], device=DEVICE)
+    weight = torch.arange(7.0, device=DEVICE)
+    found = gpu.label_sums(torch.zeros(3, 7, device=DEVICE), target, weight, None, -100)
+    assert float(found.sum()) == 3 + (6 if label > 0 else 0)
+
+
 # ------------------------------------------------------------------------------------------------------------ extremes
 
 

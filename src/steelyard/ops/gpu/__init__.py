@@ -28,7 +28,17 @@ from steelyard.ops.library import (
 )
 from steelyard.ops.reference import class_dim
 
-__all__ = ["DEVICES", "installed", "ready", "sigmoid_mend", "sigmoid_sums", "softmax_mend", "softmax_sums", "version"]
+__all__ = [
+    "DEVICES",
+    "installed",
+    "label_sums",
+    "ready",
+    "sigmoid_mend",
+    "sigmoid_sums",
+    "softmax_mend",
+    "softmax_sums",
+    "version",
+]
 
 DEVICES = {"cuda"}
 """Types of device that meet the kernels; the tests add the CPU to them."""
@@ -104,6 +114,17 @@ def _softmax_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) ->
     fit = all(t is None or t.shape == (input.shape[dim],) for t in (weight, offset, margin))
     fit = fit and (row_weight is None or row_weight.shape == rows)
     return wide and fit and target.shape == (input.shape if target.is_floating_point() else rows)
+
+
+def label_sums(
+    input: Tensor, target: Tensor, weight: Tensor | None, row_weight: Tensor | None, ignore_index: int
+) -> Tensor | None:
+    """Numbers that add up to ``Σ v·w[y]`` over rows that are not ignored; None where PyTorch is to add."""
+    if not _softmax_serves(input, target, (weight, row_weight, None, None)):
+        return None
+    from steelyard.ops.gpu import labels
+
+    return labels.launch(target, weight, row_weight, input.shape[class_dim(input)], ignore_index)
 
 
 def _sigmoid_serves(input: Tensor, target: Tensor, settings: tuple[Any, ...]) -> bool:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "device_of", "element_plan", "few",
-    "limits", "merged", "row_plan",
+    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "dense_labels", "device_of",
+    "element_plan", "few", "limits", "merged", "of_rows", "row_plan",
 ]  # fmt: skip
 
 UNASKED, EACH, SUMS = 0, 1, 2  # what becomes of the loss
@@ -175,3 +175,21 @@ def element_plan(count: int) -> tuple[int, int]:
     """Elements of a program, and warps."""
     size = min(LIMITS[-1].elements, max(_power_of_two(count), 16))
     return size, min(8, max(1, size // 256))
+
+
+# ------------------------------------------------------------------------------------------------------- numbers by row
+
+
+def of_rows(values: Tensor | None, other: Tensor) -> tuple[Tensor, int]:
+    """Numbers of rows one behind the other, and the step from one to the next: 0 where all are the same one."""
+    if values is None:
+        return other, 0
+    if all(step == 0 or size == 1 for step, size in zip(values.stride(), values.shape, strict=True)):
+        return values, 0
+    return values.contiguous(), 1
+
+
+def dense_labels(target: Tensor) -> Tensor:
+    """Labels one behind the other, in a dtype that kernels read."""
+    known = target.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    return (target if known else target.long()).contiguous()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steelyard.ops.gpu._launch import EACH, UNASKED, axes_of, device_of, few, row_plan
+from steelyard.ops.gpu._launch import EACH, UNASKED, axes_of, dense_labels, device_of, few, of_rows, row_plan
 from steelyard.ops.gpu.softmax import long_rows, whole_rows
 from steelyard.ops.reference import class_dim
 
@@ -88,10 +88,10 @@ def launch(
     gamma = float(gamma)
     reach = max(abs(step) for step in steps) * classes
     twice = int(2 * gamma) if gamma <= 4 and (2 * gamma).is_integer() else -1
-    v, v_step = _of_rows(row_weight, input)
-    up, up_step = _of_rows(upstream, input)
+    v, v_step = of_rows(row_weight, input)
+    up, up_step = of_rows(upstream, input)
     arguments = (
-        input, target if soft else _wide(target), _or(_packed(weight), input), v, _or(_packed(offset), input),
+        input, target if soft else dense_labels(target), _or(_packed(weight), input), v, _or(_packed(offset), input),
         _or(_packed(margin), input), up, _or(used, input), maximum, total, _or(made.loss, input), _or(gradient, input),
         classes, inner, -(-inner // plan.rows), count, sizes[1], sizes[2], v_step, up_step,
         *(step for stride, of_class in zip(strides, steps, strict=True) for step in (*stride, of_class)),
@@ -125,18 +125,3 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 def _packed(tensor: Tensor | None) -> Tensor | None:
     """Numbers of classes one behind the other."""
     return None if tensor is None else tensor.contiguous()
-
-
-def _of_rows(values: Tensor | None, other: Tensor) -> tuple[Tensor, int]:
-    """Numbers of rows one behind the other, and the step from one to the next: 0 where all are the same one."""
-    if values is None:
-        return other, 0
-    if all(step == 0 or size == 1 for step, size in zip(values.stride(), values.shape, strict=True)):
-        return values, 0
-    return values.contiguous(), 1
-
-
-def _wide(target: Tensor) -> Tensor:
-    """Labels one behind the other, in a dtype that kernels read."""
-    known = target.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-    return (target if known else target.long()).contiguous()
