@@ -14,7 +14,8 @@ ORDER = ["_version", "_errors", "_values", "_kernels", "ops", "config", "informa
          "samplers", "functional", "nn", "registry", "distributed", "posterior", "explain", "trainers",
          "compare", "cli"]  # fmt: skip
 # Kernels, which Triton has to be there for: loaded when the first tensor on a GPU comes, and by each other alone.
-KERNELS = {f"steelyard.ops.gpu.{name}" for name in ("functions", "labels", "softmax", "sigmoid", "softmax_launch")}
+_LAUNCHED = ("functions", "labels", "sigmoid", "sigmoid_launch", "softmax", "softmax_launch", "softmax_parts")
+KERNELS = {f"steelyard.ops.gpu.{name}" for name in _LAUNCHED}
 CORE = ORDER[: ORDER.index("trainers")]
 
 

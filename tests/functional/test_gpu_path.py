@@ -63,7 +63,7 @@ def _by_reference(loss: Callable[[Tensor], Tensor], input: Tensor, upstream: Ten
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kernels that were asked for, in order."""
-    from steelyard.ops.gpu import sigmoid, softmax_launch
+    from steelyard.ops.gpu import sigmoid_launch, softmax_launch
 
     found: list[str] = []
 
@@ -80,7 +80,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(module, "launch", launched)
 
     watch(softmax_launch, "softmax")
-    watch(sigmoid, "sigmoid")
+    watch(sigmoid_launch, "sigmoid")
     return found
 
 
@@ -316,13 +316,41 @@ def test_linear_cross_entropy_in_chunks(dtype: torch.dtype, reduction: str, laun
         torch.testing.assert_close(found.double(), truth, rtol=bound, atol=bound)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1 / 3, 3e-8, 65504.0])
+@pytest.mark.parametrize("denominator", ["torch", 0.0, 1e-30, 7.0], ids=str)
+def test_linear_gradients_of_any_scale(denominator: Any, factor: float) -> None:
+    """Of a mean that divides by nothing too, or by next to nothing; twice over; in half precision rounded once."""
+    features, layer = _drawn(9, 4), _drawn(5, 4, seed=3)
+    upstream = torch.tensor(factor, device=DEVICE)
+
+    def gradients(dtype: torch.dtype, times: int = 1) -> list[Tensor]:
+        leaves = [t.to(torch.float16).to(dtype).requires_grad_() for t in (features, layer)]
+        loss = linear_cross_entropy(
+            *leaves, LABELS, weight=WEIGHT, denominator=denominator, empty="zero", memory_budget=4 * 5 * dtype.itemsize
+        )
+        for _ in range(times):
+            found = torch.autograd.grad(loss, leaves, upstream.to(loss.dtype), retain_graph=True)
+        return list(found)
+
+    exact = gradients(torch.float64)
+    scale = max(float(t.abs().max()) for t in exact)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.float16, 3e-3)):
+        if dtype == torch.float16 and not 1e-3 < scale < 6e4:
+            continue  # no numbers of that dtype
+        for times in (1, 2):
+            with dispatched():
+                found = gradients(dtype, times)
+            for ours, theirs in zip(found, exact, strict=True):
+                torch.testing.assert_close(ours.double(), theirs, rtol=bound, atol=bound * scale)
+
+
 # ------------------------------------------------------------------------------------------------------- no waiting
 
 
 @contextmanager
 def _no_reading() -> Iterator[None]:
     """Without a GPU: whoever reads a value of a tensor, in Python or through the dispatcher, would have waited."""
-    from steelyard.ops.gpu import labels, sigmoid, softmax_launch
+    from steelyard.ops.gpu import labels, sigmoid_launch, softmax_launch
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("this would wait for the device")
@@ -343,7 +371,7 @@ def _no_reading() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(softmax_launch, "launch", lifted(softmax_launch.launch))
-        patch.setattr(sigmoid, "launch", lifted(sigmoid.launch))
+        patch.setattr(sigmoid_launch, "launch", lifted(sigmoid_launch.launch))
         patch.setattr(labels, "launch", lifted(labels.launch))
         # What is looked at only where it lies on the host.
         for module in (

@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from steelyard.ops.gpu import _launch, sigmoid, softmax_launch
+from steelyard.ops.gpu import _launch, sigmoid_launch, softmax_launch
 
 TARGET = GPUTarget("cuda", 90, 32)
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -113,13 +113,16 @@ def elements(dtype: torch.dtype, *shape: int, everything: bool = False, mend: bo
     input = torch.empty(shape, dtype=dtype)
     settings = (torch.empty(shape), torch.empty(shape[-1]), 0.5, 2.0, 2.0, 0.05, -1) if everything else (
         None, torch.empty(shape[-1]), 1.0, 0.0, 0.0, 0.0, None)  # fmt: skip
-    kernel = Compiled(sigmoid.elements)
-    sigmoid.elements = kernel
+    kernel = Compiled(sigmoid_launch.elements)
+    sigmoid_launch.elements = kernel
     more = {"used": torch.ones(()), "gradient": torch.empty_like(input)} if mend else {"loss": _launch.SUMS}
     try:
-        assert sigmoid.launch(input, torch.empty_like(input), *settings, upstream=torch.ones(()), **more) is not None
+        assert (
+            sigmoid_launch.launch(input, torch.empty_like(input), *settings, upstream=torch.ones(()), **more)
+            is not None
+        )
     finally:
-        sigmoid.elements = kernel.kernel
+        sigmoid_launch.elements = kernel.kernel
     return kernel.found
 
 

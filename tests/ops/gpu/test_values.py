@@ -16,6 +16,7 @@ from steelyard.ops.gpu import _launch, softmax_launch
 
 # One class, two, off any vector width, past a power of two; dense prediction, whose rows lie side by side.
 SHAPES = [(3, 2), (5, 257), (4, 21, 9, 7)]
+CPU = torch.device("cpu")
 # As small as each shape of the grid can be seen in: the interpreter takes a millisecond for a tile.
 SMALL = [(1, 1), (3, 13), (2, 5, 3, 2), (6,), (1, 9, 33)]
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -166,8 +167,8 @@ def test_short_axes_are_numbered_through(tile: int) -> None:
                 last[:, :3] = case.input.movedim(1, 2)
                 _all_ways(replace(case, input=last[:, :3].movedim(2, 1)))
     with _launch.limits(tile=4096, processors=1):
-        assert _launch.row_plan(2, 41, 3, rows_side_by_side=False, burdens=[], of=torch.empty(0)).span
-        assert not _launch.row_plan(2, 1, 123, rows_side_by_side=False, burdens=[], of=torch.empty(0)).span
+        assert _launch.row_plan(2, 41, 3, rows_side_by_side=False, burdens=[], device=CPU).span
+        assert not _launch.row_plan(2, 1, 123, rows_side_by_side=False, burdens=[], device=CPU).span
 
 
 def test_saved_statistics_may_lie_anywhere() -> None:
@@ -238,12 +239,11 @@ def test_offsets_of_more_than_32_bits(grid: None) -> None:
 @pytest.mark.parametrize("side_by_side", [False, True])
 @pytest.mark.parametrize("burdens", [0, 1, 2, 4])
 def test_plans_cover_all_rows_and_waste_no_tile(burdens: int, side_by_side: bool) -> None:
-    of = torch.empty(0)
     for classes in (1, 2, 10, 1000, 4096, 8192, 16384, 16385, 32768, 50257, 262144):
         for outer, inner in ((1, 1), (1, 3), (1, 5000), (5000, 3), (100_000, 40), (8, 262144)):
             with _launch.limits(processors=132):
                 plan = _launch.row_plan(
-                    classes, outer, inner, rows_side_by_side=side_by_side, burdens=[True] * burdens, of=of
+                    classes, outer, inner, rows_side_by_side=side_by_side, burdens=[True] * burdens, device=CPU
                 )
             stretches = (1, outer * inner) if plan.span else (outer, inner)
             assert plan.blocks == stretches[0] * -(-stretches[1] // plan.rows)
@@ -265,7 +265,7 @@ def test_programs_are_no_larger_than_a_device_takes(monkeypatch: pytest.MonkeyPa
     """AMD's warps have 64 threads, and a program of any device 1024."""
     monkeypatch.setattr(_launch, "_machine", lambda device: (304, 16))
     for classes in (10, 4096, 16384, 32768, 100_000):
-        plan = _launch.row_plan(classes, 1, 5000, rows_side_by_side=False, burdens=[], of=torch.empty(0))
+        plan = _launch.row_plan(classes, 1, 5000, rows_side_by_side=False, burdens=[], device=CPU)
         assert plan.warps <= 16
         assert plan.whole == (classes <= 16384)
 

@@ -181,9 +181,9 @@ def softmax_loss_backward(
 def sigmoid_loss(input: Tensor, target: Tensor, *settings: Any) -> Tensor:
     """``steelyard::sigmoid_loss``: one read of logits and targets."""
     if _sigmoid_serves(input, target, settings):
-        from steelyard.ops.gpu import sigmoid
+        from steelyard.ops.gpu import sigmoid_launch
 
-        found = sigmoid.launch(input, target, *settings, loss=EACH)
+        found = sigmoid_launch.launch(input, target, *settings, loss=EACH)
         if found is not None:
             assert found.loss is not None
             return found.loss
@@ -195,9 +195,9 @@ def sigmoid_loss_backward(
 ) -> Tensor:
     """``steelyard::sigmoid_loss_backward``: one read, one write; ``out`` may be ``input`` itself."""
     if _sigmoid_serves(input, target, settings) and _plain(input, grad):
-        from steelyard.ops.gpu import sigmoid
+        from steelyard.ops.gpu import sigmoid_launch
 
-        found = sigmoid.launch(input, target, *settings, upstream=grad.float(), gradient=out)
+        found = sigmoid_launch.launch(input, target, *settings, upstream=grad.float(), gradient=out)
         if found is not None:
             assert found.gradient is not None
             return found.gradient
@@ -239,5 +239,5 @@ def _mend(
     _kernels(formula).launch(input, target, *settings, upstream=upstream, used=used, gradient=gradient)
 
 
-softmax_sums, sigmoid_sums = (functools.partial(_sums, formula) for formula in ("softmax_launch", "sigmoid"))
-softmax_mend, sigmoid_mend = (functools.partial(_mend, formula) for formula in ("softmax_launch", "sigmoid"))
+softmax_sums, sigmoid_sums = (functools.partial(_sums, formula) for formula in ("softmax_launch", "sigmoid_launch"))
+softmax_mend, sigmoid_mend = (functools.partial(_mend, formula) for formula in ("softmax_launch", "sigmoid_launch"))

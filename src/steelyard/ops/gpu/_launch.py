@@ -83,9 +83,9 @@ def _machine(device: torch.device) -> tuple[int, int]:
     return found.processors or processors, warps
 
 
-def few(programs: int, of: Tensor) -> int:
+def few(programs: int, device: torch.device) -> int:
     """No more programs than the device runs at once, for a kernel that will mostly find nothing to do."""
-    return min(programs, 4 * _machine(of.device)[0])
+    return min(programs, 4 * _machine(device)[0])
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[None]:
@@ -139,7 +139,7 @@ def _warps(elements: int, most: int = 32) -> int:
 
 
 def row_plan(
-    classes: int, outer: int, inner: int, *, rows_side_by_side: bool, burdens: Sequence[bool], of: Tensor
+    classes: int, outer: int, inner: int, *, rows_side_by_side: bool, burdens: Sequence[bool], device: torch.device
 ) -> Plan:
     """Tile and grid for ``outer`` times ``inner`` rows; with ``rows_side_by_side`` neighbours in memory are rows.
 
@@ -147,7 +147,7 @@ def row_plan(
     chip, down to a quarter, as the compiler for a Hopper GPU needs them.
     """
     now = LIMITS[-1]
-    processors, most_warps = _machine(of.device)
+    processors, most_warps = _machine(device)
     width, most = _power_of_two(classes), _power_of_two(inner)
     # A warp reads whole lines of memory only where enough neighbours belong to the tile.
     least = min(32, most) if rows_side_by_side else 1

@@ -11,17 +11,12 @@ are no atomics.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan, few
 from steelyard.ops.gpu.functions import exp_for, log1p, over
 
-__all__ = ["launch"]
+__all__ = ["elements"]
 
 
 @triton.jit
@@ -194,89 +189,3 @@ def elements(
             IGNORE, WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT,
             FULL, WIDE, SIZE,
         )  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------------- launch
-
-
-class Results(NamedTuple):
-    """What was asked for: the loss in the accumulation dtype, the gradient in that of the logits."""
-
-    loss: Tensor | None
-    gradient: Tensor | None
-
-
-def launch(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    neg_weight: float,
-    gamma_pos: float,
-    gamma_neg: float,
-    clip: float,
-    ignore_index: int | None,
-    *,
-    loss: int = UNASKED,
-    upstream: Tensor | None = None,
-    used: Tensor | None = None,
-    gradient: Tensor | None = None,
-) -> Results | None:
-    """Run the formula; None where its tensors lie in memory in a way that the kernel does not walk.
-
-    Args:
-        loss: UNASKED; EACH, one for each element; SUMS, one for each program, which add up to the sum over elements.
-        upstream: Of the loss of each element, broadcast to their shape; given, the gradient is computed.
-        used: 0-d. Given, nothing is done if it equals ``upstream``, 0-d too.
-        gradient: Where the gradient goes, ``input`` itself, too; None: into a new tensor.
-    """
-    if upstream is not None and gradient is None:
-        gradient = torch.empty_like(input)
-    if target.dtype == torch.bool:
-        target = target.view(torch.uint8)
-    size, warps = element_plan(input.numel())
-    programs = -(-input.numel() // size)
-    made: Tensor | None = None
-    if loss == EACH:
-        made = torch.empty_like(input, dtype=torch.float32)
-    elif loss == SUMS:
-        made = input.new_empty(programs, dtype=torch.float32)
-
-    def steps(tensor: Tensor | None) -> list[int]:
-        return [0] * input.dim() if tensor is None else list(tensor.expand(input.shape).stride())
-
-    each = made if loss == EACH else None
-    strides = [steps(tensor) for tensor in (input, target, weight, pos_weight, upstream, each, gradient)]
-    # From the axis whose neighbours are farthest apart to the one where they are nearest: as memory is read.
-    order = sorted(range(input.dim()), key=lambda axis: -strides[0][axis])
-    axes = axes_of([input.shape[axis] for axis in order], *([stride[axis] for axis in order] for stride in strides))
-    if axes is None:
-        return None
-    sizes, strides = axes
-    behind = [sizes[1] * sizes[2] * sizes[3], sizes[2] * sizes[3], sizes[3], 1]
-    flat = [
-        all(n == 1 or step == b for n, step, b in zip(sizes, stride, behind, strict=True)) for stride in strides
-    ]  # fmt: skip
-    whole_target = not target.is_floating_point()
-    ignore: float | int = 0 if ignore_index is None else ignore_index
-    if not whole_target:
-        ignore = float(torch.tensor(ignore, dtype=target.dtype, device="cpu"))
-    arguments = (
-        input, target,
-        *(input if tensor is None else tensor for tensor in (weight, pos_weight, upstream, used, made, gradient)),
-        input.numel(), *sizes[1:], *(step for stride in strides for step in stride),
-        float(neg_weight), float(gamma_pos), float(gamma_neg), float(clip), ignore,
-        programs,
-    )  # fmt: skip
-    reach = max(sum((n - 1) * abs(step) for n, step in zip(sizes, stride, strict=True)) for stride in strides)
-    flags: dict[str, Any] = {
-        "WEIGHT": weight is not None, "POS_WEIGHT": pos_weight is not None, "FOCUS_POS": gamma_pos != 0.0,
-        "FOCUS_NEG": gamma_neg != 0.0, "CLIP": clip != 0.0, "IGNORE": ignore_index is not None,
-        "WHOLE_TARGET": whole_target, "LOSS": loss, "GRAD": upstream is not None, "CHECKED": used is not None,
-        **{f"{name}_FLAT": known for name, known in zip("ZTVPULG", flat, strict=True)},
-        "FULL": input.dtype == torch.float32, "WIDE": max(reach, (programs + 1) * size) >= 2**31, "SIZE": size,
-        "num_warps": warps, "enable_fp_fusion": True,
-    }  # fmt: skip
-    with device_of(input):
-        elements[(few(programs, input) if used is not None else programs,)](*arguments, **flags)
-    return Results(made, gradient)

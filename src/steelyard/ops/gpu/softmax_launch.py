@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from steelyard.ops.gpu._launch import EACH, UNASKED, axes_of, dense_labels, device_of, few, of_rows, row_plan
+from steelyard.ops.gpu._launch import (
+    EACH,
+    LIMITS,
+    UNASKED,
+    Limits,
+    Plan,
+    axes_of,
+    dense_labels,
+    device_of,
+    few,
+    of_rows,
+    row_plan,
+)
 from steelyard.ops.gpu.softmax import long_rows, whole_rows
-from steelyard.ops.reference import class_dim
 
 __all__ = ["Results", "launch"]
 
@@ -21,6 +33,58 @@ class Results(NamedTuple):
     loss: Tensor | None
     statistics: tuple[Tensor, Tensor] | None
     gradient: Tensor | None
+
+
+class _Layout(NamedTuple):
+    """How the kernels walk over tensors that lie like this; all of it numbers, found once for each way to lie."""
+
+    plan: Plan
+    rows: tuple[int, ...]
+    classes: int
+    sizes: tuple[int, ...]  # of the last axis of rows; blocks of it; all rows; the second and third axis of rows
+    steps: tuple[int, ...]  # of logits, gradient and soft target, five each: along four axes of rows, and the classes
+    side: bool
+    align: int
+    wide: bool
+
+
+@functools.lru_cache(4096)
+def _layout(
+    shape: tuple[int, ...],
+    z_stride: tuple[int, ...],
+    g_stride: tuple[int, ...],
+    q_stride: tuple[int, ...],
+    itemsize: int,
+    burdens: tuple[bool, ...],
+    device: torch.device,
+    limits: Limits,
+) -> _Layout | None:
+    """None where more axes are left than kernels walk. ``limits`` are those in force, a part of the question."""
+    dim = 0 if len(shape) == 1 else 1
+    classes, rows = shape[dim], shape[:dim] + shape[dim + 1 :]
+    strides = [list(stride) for stride in (z_stride, g_stride, q_stride)]
+    of_class = [stride.pop(dim) for stride in strides]
+    axes = axes_of(rows, *strides)
+    if axes is None:
+        return None
+    sizes, strides = axes
+    count, inner = math.prod(rows), sizes[3]
+    side = 0 < strides[0][3] < of_class[0] and inner > 1
+    # What the axis along which memory is read, and every step from one stretch of it to another, is a multiple of.
+    others = [step for stride in strides for step in stride[:3]]
+    others += (inner, *of_class) if side else (classes, *(stride[3] for stride in strides))
+    align = math.gcd(16, *others)
+    plan = row_plan(
+        classes, count // inner, inner, rows_side_by_side=side, burdens=(*burdens, align * itemsize < 16, side),
+        device=device,
+    )  # fmt: skip
+    if side and plan.span:
+        side, align = False, 1
+    return _Layout(
+        plan, rows, classes, (inner, -(-inner // plan.rows), count, sizes[1], sizes[2]),
+        tuple(step for stride, last in zip(strides, of_class, strict=True) for step in (*stride, last)),
+        side, align, max(map(abs, of_class)) * classes >= 2**31,
+    )  # fmt: skip
 
 
 def launch(
@@ -51,31 +115,19 @@ def launch(
         used: 0-d. Given, nothing is done if it equals ``upstream``, 0-d too.
         gradient: Where the gradient goes, ``input`` itself, too; None: into a new tensor.
     """
-    dim, soft = class_dim(input), target.is_floating_point()
-    classes, rows = input.shape[dim], list(input.shape)
-    del rows[dim]
+    soft, full = target.is_floating_point(), input.dtype == torch.float32
+    general = soft or smoothing != 0.0
     if upstream is not None and gradient is None:
         gradient = torch.empty_like(input)
-    walked = [input, input if gradient is None else gradient, target if soft else input]
-    strides = [list(tensor.stride()) for tensor in walked]
-    steps = [stride.pop(dim) for stride in strides]
-    axes = axes_of(rows, *strides)
-    if axes is None:
-        return None
-    sizes, strides = axes
-    count, inner = math.prod(rows), sizes[3]
-    side = 0 < strides[0][3] < steps[0] and inner > 1
-    # What the axis along which memory is read, and every step from one stretch of it to another, is a multiple of.
-    others = [*(step for stride in strides for step in stride[:3]),
-              *((inner, *steps) if side else (classes, *(stride[3] for stride in strides)))]  # fmt: skip
-    align = math.gcd(16, *others)
-    plan = row_plan(
-        classes, count // inner, inner, of=input, rows_side_by_side=side,
-        burdens=(soft or smoothing != 0.0, (soft or smoothing != 0.0) and gamma != 0.0, input.dtype == torch.float32,
-                 offset is not None or margin is not None, align * input.element_size() < 16, side),
+    own = input.stride()
+    lie = _layout(
+        input.shape, own, own if gradient is None else gradient.stride(), target.stride() if soft else own,
+        input.element_size(), (general, general and gamma != 0.0, full, offset is not None or margin is not None),
+        input.device, LIMITS[-1],
     )  # fmt: skip
-    if side and plan.span:
-        side, align = False, 1
+    if lie is None:
+        return None
+    plan, rows, classes = lie.plan, lie.rows, lie.classes
 
     made = Results(
         None if loss == UNASKED else
@@ -86,29 +138,27 @@ def launch(
     )  # fmt: skip
     maximum, total = saved or made.statistics or (input, input)
     gamma = float(gamma)
-    reach = max(abs(step) for step in steps) * classes
     twice = int(2 * gamma) if gamma <= 4 and (2 * gamma).is_integer() else -1
     v, v_step = of_rows(row_weight, input)
     up, up_step = of_rows(upstream, input)
     arguments = (
         input, target if soft else dense_labels(target), _or(_packed(weight), input), v, _or(_packed(offset), input),
         _or(_packed(margin), input), up, _or(used, input), maximum, total, _or(made.loss, input), _or(gradient, input),
-        classes, inner, -(-inner // plan.rows), count, sizes[1], sizes[2], v_step, up_step,
-        *(step for stride, of_class in zip(strides, steps, strict=True) for step in (*stride, of_class)),
-        gamma, 1.0 - smoothing, smoothing / classes, ignore_index, plan.blocks,
+        classes, *lie.sizes, v_step, up_step, *lie.steps, gamma,
+        1.0 - smoothing, smoothing / classes, ignore_index, plan.blocks,
     )  # fmt: skip
     flags: dict[str, Any] = {
-        "SOFT": soft, "GENERAL": soft or smoothing != 0.0, "BY_TARGET": smooth_by_target,
+        "SOFT": soft, "GENERAL": general, "BY_TARGET": smooth_by_target,
         "WEIGHT": weight is not None, "ROW_WEIGHT": row_weight is not None, "OFFSET": offset is not None,
         "MARGIN": margin is not None and not soft, "TWICE": twice, "LOSS": loss, "GRAD": upstream is not None,
         "STATISTICS": statistics, "SAVED": saved is not None, "CHECKED": used is not None,
-        "OVER": gradient is not None and gradient.data_ptr() == input.data_ptr(), "WIDE": reach >= 2**31,
-        "FULL": input.dtype == torch.float32, "SPAN": plan.span, "SIDE": side, "ALIGN": align, "ROWS": plan.rows,
+        "OVER": gradient is not None and gradient.data_ptr() == input.data_ptr(), "WIDE": lie.wide,
+        "FULL": full, "SPAN": plan.span, "SIDE": lie.side, "ALIGN": lie.align, "ROWS": plan.rows,
         "CLASSES": plan.classes, "num_warps": plan.warps, "enable_fp_fusion": True,
     }  # fmt: skip
     with device_of(input):
         if plan.whole:
-            programs = few(plan.programs, input) if used is not None else plan.programs
+            programs = few(plan.programs, input.device) if used is not None else plan.programs
             whole_rows[(programs,)](*arguments, **flags)
         else:
             # Tiles are fetched ahead into shared memory; AMD's has no room for three of them.
