@@ -110,7 +110,7 @@ class DeviceTable:
         if self.positive == 0:
             refuse(function, "weights", "above zero for one row at least", f"{self.n} zeros")
         if not 2.0**-900 < largest < 2.0**900:
-            wide = torch.ldexp(wide, torch.tensor(960 if largest < 1 else -960))
+            wide = wide * 2.0 ** (960 if largest < 1 else -960)
             wide[(wide == 0) & (weights > 0)] = 5e-324
             largest = float(wide.max())
         exponent = BITS - max(self.n - 1, 0).bit_length() - math.frexp(largest)[1]

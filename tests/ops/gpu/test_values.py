@@ -149,6 +149,11 @@ def test_strides_of_every_alignment() -> None:
             wide = torch.zeros(5, apart, device=DEVICE)
             wide[:, :classes] = case.input
             _all_ways(replace(case, input=wide[:, :classes]))
+        beside = at(random_rows((1, classes, 8), given=("weight",)))
+        for apart in (8, 9, 12):
+            wide = torch.zeros(1, classes, apart, device=DEVICE)
+            wide[..., :8] = beside.input
+            _all_ways(replace(beside, input=wide[..., :8]))
     for inner in (4, 8, 15, 16, 40):
         _all_ways(at(random_rows((3, 5, inner), smoothing=0.1)))
         soft = at(random_rows((3, 5, inner), target="soft"))
