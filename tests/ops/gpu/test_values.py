@@ -176,7 +176,8 @@ def test_short_axes_are_numbered_through(tile: int) -> None:
         assert not _launch.row_plan(2, 1, 123, rows_side_by_side=False, burdens=[], device=CPU).span
 
 
-def test_saved_statistics_may_lie_anywhere() -> None:
+@pytest.mark.parametrize("grid", [GRIDS["tiles of long rows"]], ids=["long"], indirect=True)
+def test_saved_statistics_may_lie_anywhere(grid: None) -> None:
     case = at(random_rows((4, 7), given=("weight",)))
     _, maximum, total = gpu.softmax_loss(case.input, case.target, *case.settings)
     apart = [torch.stack([t, t + 9], 1)[:, 0] for t in (maximum, total)]
@@ -186,10 +187,11 @@ def test_saved_statistics_may_lie_anywhere() -> None:
 
 
 def test_what_is_ignored_is_what_the_dtype_of_the_target_makes_of_it() -> None:
-    logits, target = torch.randn(3), torch.tensor([0.1, 0.5, 1.0]).half()
-    near = 0.1 + 1e-6  # which is the first target, once it is rounded
-    for ignored in (near, 1):
-        _close(both(at(Elements(logits, target, torch.ones(3), ignore_index=ignored))))
+    logits, target = torch.randn(3), torch.tensor([2048.0, 0.5, 1.0]).half()
+    for ignored in (2049, 1):  # which is 2048 in half precision
+        case = at(Elements(logits, target, torch.ones(3), ignore_index=ignored))
+        _close(both(case))
+        assert operator(case)[0][0 if ignored == 2049 else 2] == 0
 
 
 def test_what_the_kernels_walk_is_not_copied() -> None:
