@@ -416,6 +416,7 @@ BAD = {
             (torch.tensor([3, 1]).to_sparse(), TypeError, "whole numbers .* of layout torch.sparse_coo"),
             ("abc", TypeError, "or a 1-d sequence, array or tensor of counts"),
             ([True, False], TypeError, "whole numbers"),
+            (["cat", "dog"], TypeError, r"whole numbers .* Labels are counted by count_classes\(labels\)"),
             (["1"], TypeError, "whole numbers"),
             (None, TypeError, "ClassCounts, or"),
             (MULTI, ValueError, "single-label counts; got multi-label counts. Use pos_weight"),
@@ -479,6 +480,7 @@ BAD = {
             (iter([0, 1]), TypeError, r"An iterator can be given as list\(...\)"),
             ([0.5], IndexError, "got 0.5 at position 0"),
             ([2], IndexError, "got 2 at position 0"),
+            (torch.ones(2, device="meta"), TypeError, "a dense tensor of integers, .* without values"),
         ],
         "weight": [
             ([1.0, -1.0], ValueError, "finite and not negative; got -1.0 for class 1"),

@@ -89,7 +89,8 @@ def whole_numbers(function: str, argument: str, values: Any) -> np.ndarray:
     if array.size == 0:
         refuse(function, argument, "at least one count", "none")
     if array.dtype.kind not in "iuf":
-        refuse(function, argument, rule, given, error=TypeError)
+        hint = "Labels are counted by count_classes(labels)." if array.dtype.kind in "UO" else ""
+        refuse(function, argument, rule, given, hint, error=TypeError)
     if array.dtype.kind == "f":
         odd = np.flatnonzero(~np.isfinite(array) | (array != np.round(array)))
         if odd.size:

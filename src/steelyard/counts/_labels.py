@@ -22,9 +22,10 @@ def as_array(source: Any, function: str = "count_classes") -> np.ndarray:
     """The numpy array behind a tensor, array or sequence; a sequence of Python values becomes one of dtype object."""
     argument = "source" if function == "count_classes" else "labels"
     if isinstance(source, torch.Tensor):
-        if source.layout != torch.strided or source.is_complex():
+        if source.layout != torch.strided or source.is_complex() or source.is_meta:
             rule = "a dense tensor of integers, bools or whole floats"
-            refuse(function, argument, rule, source, error=TypeError)
+            got = f"{describe(source)}, without values" if source.is_meta else describe(source)
+            refuse(function, argument, rule, got, error=TypeError)
         source = source.detach().cpu()
         array: np.ndarray = (source.double() if source.is_floating_point() else source).numpy()
         return array
