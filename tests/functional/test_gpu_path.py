@@ -202,6 +202,17 @@ def test_a_denominator_with_a_gradient_takes_the_long_way(launches: list[str]) -
     assert "softmax sums and gradient" not in launches
 
 
+@pytest.mark.parametrize("watcher", [Reads, lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)])
+def test_whoever_watches_or_keeps_tensors_sees_every_step(watcher: Any, launches: list[str]) -> None:
+    leaf = LOGITS.clone().requires_grad_()
+    with watcher():
+        loss = LOSSES["mean"](leaf)
+    assert "softmax sums and gradient" not in launches
+    loss.backward()
+    _, expected = _by_reference(LOSSES["mean"], LOGITS, torch.tensor(1.0, device=DEVICE))
+    torch.testing.assert_close(leaf.grad, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_checkpointing_and_batched_gradients_are_right() -> None:
     leaf = LOGITS.clone().requires_grad_()
     checkpoint(lambda z: LOSSES["mean"](z * 1.0), leaf, use_reentrant=False).backward()
