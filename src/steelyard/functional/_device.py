@@ -67,7 +67,7 @@ def one_number(
 
     ``terms``: what the operator takes after the logits. ``denominator``: what a mean divides by.
     """
-    if reduction == "none" or not gpu.ready(input) or not _open(input, terms):
+    if reduction == "none" or not _open(input, terms) or not gpu.ready(input):
         return None
     divisor = denominator() if reduction == "mean" else 1.0
     assert not isinstance(divisor, str)

@@ -68,7 +68,8 @@ def _of(asm: dict[str, Any]) -> dict[str, int]:
         r"cp\.async\.c[ag]\.shared\.global\S* [^;]*?, 0x([0-9a-f]+)", asm["ptx"]
     )  # bytes, read in advance
     found["ld"] = max([found["ld"], *(8 * int(size, 16) for size in ahead)])
-    return {**found, "stack": _stack(asm["cubin"])}
+    divided = len(re.findall(r"\b(?:div|rem)\.[su]\d+", asm["ptx"]))
+    return {**found, "divisions": divided, "stack": _stack(asm["cubin"])}
 
 
 def _stack(binary: bytes) -> int:
@@ -84,12 +85,12 @@ def _stack(binary: bytes) -> int:
 
 def rows(
     dtype: torch.dtype, *shape: int, soft: bool = False, given: str = "", gamma: float = 0.0, smoothing: float = 0.0,
-    by_target: bool = False, form: str = "sums",
+    by_target: bool = False, form: str = "sums", target_dtype: torch.dtype | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """The softmax kernel that such logits would meet; ``given``: weight, row weight v, offset, margin, by letter."""
     input = torch.empty(shape, dtype=dtype)
     of_rows = (shape[0], *shape[2:])
-    target = torch.empty(shape, dtype=dtype) if soft else torch.empty(of_rows, dtype=torch.int64)
+    target = torch.empty(shape, dtype=target_dtype or dtype) if soft else torch.empty(of_rows, dtype=torch.int64)
     classes = {letter: torch.empty(shape[1]) for letter in "wom"} | {"v": torch.empty(of_rows)}
     settings = *(classes[letter] if letter in given else None for letter in "wvom"), gamma, smoothing, by_target, -100
     forms: dict[str, dict[str, Any]] = {
@@ -155,6 +156,13 @@ CASES: dict[str, tuple[Any, ...]] = {
     "bf16, long, over the logits": (rows, {"form": "over"}, BF16, 2048, 131072),
     "fp16, long, everything": (rows, {"soft": True, "given": "wvo", "gamma": 2.5, "smoothing": 0.1, "by_target": True},
                                FP16, 2048, 65536),
+    "bf16, long, all": (rows, {"given": "wvom"}, BF16, 2048, 131072),
+    "fp32, long, all, smoothed": (rows, {"given": "wvom", "smoothing": 0.1, "gamma": 2.0}, FP32, 2048, 131072),
+    "fp32, long, soft, everything": (rows, {"soft": True, "given": "wvo", "target_dtype": torch.float64, "gamma": 1.5},
+                                     FP32, 2048, 131072),
+    "bf16, long, mended": (rows, {"form": "mend"}, BF16, 2048, 131072),
+    "bf16, long, over, smoothed": (rows, {"form": "over", "smoothing": 0.1, "given": "w"}, BF16, 2048, 131072),
+    "bf16, over, classes apart": (rows, {"form": "over"}, BF16, 8, 21, 512, 512),
     "elements bf16": (elements, {}, BF16, 2**20, 80),
     "elements bf16, odd": (elements, {}, BF16, 2**20 - 1, 1),
     "elements bf16, mended": (elements, {"mend": True}, BF16, 2**20, 80),

@@ -110,7 +110,7 @@ def test_what_the_kernels_do_not_read_meets_the_reference() -> None:
 
 def test_numbers_that_kernels_cannot_hold_are_left_to_the_reference() -> None:
     rows = random_rows((2, 3))
-    many = torch.zeros(1, 1).expand(2, 2**31 - 2**16).to(DEVICE)
+    many = torch.zeros(1, 1, device=DEVICE).expand(2, 2**31 - 2**16)
     assert not gpu._softmax_serves(many, rows.target.to(DEVICE), rows.settings)
     case = at(random_elements((2, 3)))
     wide, whole = case.target.double(), case.target.long()
@@ -129,17 +129,40 @@ def test_a_triton_that_cannot_compile_is_told_once_and_not_used(monkeypatch: pyt
     monkeypatch.setattr(functions, "try_out", fail)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
-    gpu._capable.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(gpu, "_capable", {})
+    assert gpu._is_capable(0)  # while a graph is captured, nothing is tried
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     with pytest.warns(UserWarning, match="kernels on NVIDIA H200: Failed to find C compiler. The formulas in plain"):
-        assert not gpu._capable(0)
-    assert not gpu._capable(0)  # a warning would be an error
-    gpu._capable.cache_clear()
+        assert not gpu._is_capable(0)
+    assert not gpu._is_capable(0)  # a warning would be an error
     monkeypatch.setattr(functions, "try_out", lambda device: None)
-    assert gpu._capable(0)
-    gpu._capable.cache_clear()
+    assert gpu._is_capable(1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
-    assert not gpu._capable(0) or torch.version.hip is not None
-    gpu._capable.cache_clear()
+    assert not gpu._is_capable(2) or torch.version.hip is not None
+    assert gpu._capable == {0: False, 1: True, 2: torch.version.hip is not None}
+
+
+def test_memory_that_runs_out_says_nothing_about_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(functions, "try_out", fail)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(gpu, "_capable", {})
+    with pytest.raises(torch.OutOfMemoryError):
+        gpu._is_capable(0)
+    assert gpu._capable == {}
+
+
+def test_a_compiler_finds_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would trace into what they ask of the device; and under it, and watchers, nothing is tried."""
+    monkeypatch.setattr(gpu, "_is_capable", lambda index: pytest.fail("asked"))
+    monkeypatch.setattr(gpu, "installed", lambda: pytest.fail("asked"))
+    labels = torch.tensor([0, 1])
+    compiled = torch.compile(lambda z: steelyard.functional.cross_entropy(z, labels), fullgraph=True, backend="eager")
+    compiled(torch.zeros(2, 3, requires_grad=True)).backward()
 
 
 def test_the_smallest_kernel_runs() -> None:

@@ -66,13 +66,26 @@ def version() -> str | None:
     return "of an unknown version"
 
 
-@functools.cache
-def _capable(index: int) -> bool:
-    """Whether Triton compiles for this device: NVIDIA's from Volta on, and AMD's, on a system with a C compiler."""
+_capable: dict[int, bool] = {}
+"""Whether Triton compiles for a device, once that was tried."""
+
+
+def _is_capable(index: int) -> bool:
+    """Whether it does: for NVIDIA's from Volta on, and AMD's, on a system with a C compiler."""
+    if index not in _capable:
+        if torch.cuda.is_current_stream_capturing():  # no time to find out
+            return True
+        _capable[index] = _try_out(index)
+    return _capable[index]
+
+
+def _try_out(index: int) -> bool:
     if torch.version.hip is None and torch.cuda.get_device_capability(index) < (7, 0):
         return False
     try:
         import_module("steelyard.ops.gpu.functions").try_out(torch.device("cuda", index))
+    except torch.OutOfMemoryError:  # which says nothing about Triton
+        raise
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         warn(
@@ -84,10 +97,12 @@ def _capable(index: int) -> bool:
 
 
 def ready(input: Tensor) -> bool:
-    """Whether kernels serve such logits."""
+    """Whether kernels serve such logits, in memory and now."""
+    if torch.compiler.is_compiling():
+        return False
     if input.device.type not in DEVICES or input.dtype not in _DTYPES or not installed():
         return False
-    return not input.is_cuda or _capable(input.device.index)
+    return not input.is_cuda or _is_capable(input.device.index)
 
 
 def _plain(input: Tensor, *others: Tensor | None) -> bool:

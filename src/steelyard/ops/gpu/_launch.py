@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "dense_labels", "device_of",
-    "element_plan", "few", "limits", "merged", "of_rows", "row_plan",
+    "AXES", "EACH", "LIMITS", "SUMS", "UNASKED", "Limits", "Plan", "axes_of", "dense_labels",
+    "device_of", "element_plan", "few", "limits", "merged", "of_rows", "row_plan", "stages",
 ]  # fmt: skip
 
 UNASKED, EACH, SUMS = 0, 1, 2  # what becomes of the loss
@@ -83,9 +83,20 @@ def _machine(device: torch.device) -> tuple[int, int]:
     return found.processors or processors, warps
 
 
-def few(programs: int, device: torch.device) -> int:
+def few(programs: int, warps: int, device: torch.device) -> int:
     """No more programs than the device runs at once, for a kernel that will mostly find nothing to do."""
-    return min(programs, 4 * _machine(device)[0])
+    return min(programs, max(1, 32 // warps) * _machine(device)[0])
+
+
+_AHEAD = 88 << 10
+"""Bytes of shared memory for tiles that are fetched ahead: a program has 99 KiB on the smallest of NVIDIA's that do."""
+
+
+def stages(tile_bytes: int) -> int:
+    """How many tiles are on their way at once, the one that is computed included; AMD's fetch none ahead."""
+    if torch.version.hip is not None:
+        return 1
+    return 3 if 2 * tile_bytes <= _AHEAD else 2 if tile_bytes <= _AHEAD else 1
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[None]:

@@ -15,14 +15,19 @@ import triton
 import triton.language as tl
 
 from steelyard.ops.gpu.functions import exp_for, log1p, over
+from steelyard.ops.gpu.softmax_parts import aligned
 
-__all__ = ["elements"]
+__all__ = ["FLAT", "ONE", "STRIDED", "elements"]
+
+
+# How a tensor lies: by strides; one element behind the other, in the order of the walk; or as one number for all.
+STRIDED, FLAT, ONE = 0, 1, 2
 
 
 @triton.jit
-def _place(i, i0, i1, i2, i3, s0, s1, s2, s3, FLAT: tl.constexpr):
-    """Where an element is: one behind the other in the order of the walk, or by strides."""
-    if FLAT:
+def _place(i, i0, i1, i2, i3, s0, s1, s2, s3, LIES: tl.constexpr):
+    """Where elements are."""
+    if LIES == 1:
         found = i
     else:
         found = i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3
@@ -30,17 +35,24 @@ def _place(i, i0, i1, i2, i3, s0, s1, s2, s3, FLAT: tl.constexpr):
 
 
 @triton.jit
-def _read(pointer, place, live, MASKED: tl.constexpr):
+def _read(pointer, i, i0, i1, i2, i3, s0, s1, s2, s3, live, LIES: tl.constexpr, MASKED: tl.constexpr):
     """What is there; 0 where nothing is."""
-    if MASKED:
-        found = tl.load(pointer + place, mask=live, other=0)
+    if LIES == 2:
+        found = tl.load(pointer)
     else:
-        found = tl.load(pointer + place)
+        place = _place(i, i0, i1, i2, i3, s0, s1, s2, s3, LIES)
+        if MASKED:
+            found = tl.load(pointer + place, mask=live, other=0)
+        else:
+            found = tl.load(pointer + place)
     return found
 
 
 @triton.jit
-def _write(pointer, place, values, live, MASKED: tl.constexpr):
+def _write(
+    pointer, values, i, i0, i1, i2, i3, s0, s1, s2, s3, live, LIES: tl.constexpr, MASKED: tl.constexpr
+):  # fmt: skip
+    place = _place(i, i0, i1, i2, i3, s0, s1, s2, s3, LIES)
     if MASKED:
         tl.store(pointer + place, values, mask=live)
     else:
@@ -54,18 +66,27 @@ def _stretch(
     negative, gamma_pos, gamma_neg, clip, ignore,
     WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
     CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
-    Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr, U_FLAT: tl.constexpr,
-    L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, FULL: tl.constexpr, MASKED: tl.constexpr, SIZE: tl.constexpr,
+    Z: tl.constexpr, T: tl.constexpr, V: tl.constexpr, P: tl.constexpr, U: tl.constexpr,
+    L: tl.constexpr, G: tl.constexpr, FULL: tl.constexpr, AXES: tl.constexpr,
+    ALIGN: tl.constexpr, MASKED: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """A stretch of elements; MASKED if it may go beyond the last one."""
     i = block * SIZE + tl.arange(0, SIZE)
     live = i >= 0
     if MASKED:
         live = i < count
-    i0, i1, i2, i3 = i // n3 // n2 // n1, i // n3 // n2 % n1, i // n3 % n2, i % n3
+    # Only what lies by strides asks for these, and divisions take longer than what they are for.
+    i0, i1, i2, i3 = i * 0, i * 0, i * 0, i
+    if AXES > 1:
+        n3 = aligned(n3, ALIGN)
+        outer, i3 = i // n3, i % n3
+        if AXES == 2:
+            i2 = outer
+        else:
+            i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
 
-    logit = _read(z, _place(i, i0, i1, i2, i3, z0, z1, z2, z3, Z_FLAT), live, MASKED).to(tl.float32)
-    given = _read(t, _place(i, i0, i1, i2, i3, t0, t1, t2, t3, T_FLAT), live, MASKED)
+    logit = _read(z, i, i0, i1, i2, i3, z0, z1, z2, z3, live, Z, MASKED).to(tl.float32)
+    given = _read(t, i, i0, i1, i2, i3, t0, t1, t2, t3, live, T, MASKED)
     kept = live
     if IGNORE:
         if WHOLE_TARGET:
@@ -109,24 +130,23 @@ def _stretch(
 
     of_positive = target
     if POS_WEIGHT:
-        of_positive = target * _read(pos, _place(i, i0, i1, i2, i3, p0, p1, p2, p3, P_FLAT), live, MASKED)
+        of_positive = target * _read(pos, i, i0, i1, i2, i3, p0, p1, p2, p3, live, P, MASKED)
     of_negative = (1.0 - target) * negative
     factor = 1.0
     if WEIGHT:
-        factor = _read(v, _place(i, i0, i1, i2, i3, v0, v1, v2, v3, V_FLAT), live, MASKED)
+        factor = _read(v, i, i0, i1, i2, i3, v0, v1, v2, v3, live, V, MASKED)
     if LOSS:
         found = (of_positive * positive + of_negative * opposed) * factor
         found = tl.where(kept, found, 0.0)
         if LOSS == 1:
-            _write(loss, _place(i, i0, i1, i2, i3, l0, l1, l2, l3, L_FLAT), found, live, MASKED)
+            _write(loss, found, i, i0, i1, i2, i3, l0, l1, l2, l3, live, L, MASKED)
         else:
             tl.store(loss + block, tl.sum(found, 0))
     if GRAD:
-        upstream = _read(up, _place(i, i0, i1, i2, i3, u0, u1, u2, u3, U_FLAT), live, MASKED)
+        upstream = _read(up, i, i0, i1, i2, i3, u0, u1, u2, u3, live, U, MASKED)
         result = upstream * ((of_positive * positive_slope + of_negative * opposed_slope) * factor)
         result = tl.where(kept, result, 0.0)
-        place = _place(i, i0, i1, i2, i3, g0, g1, g2, g3, G_FLAT)
-        _write(grad, place, result.to(grad.dtype.element_ty), live, MASKED)
+        _write(grad, result.to(grad.dtype.element_ty), i, i0, i1, i2, i3, g0, g1, g2, g3, live, G, MASKED)
 
 
 @triton.jit
@@ -136,8 +156,9 @@ def _either(
     negative, gamma_pos, gamma_neg, clip, ignore,
     WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
     CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
-    Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr, U_FLAT: tl.constexpr,
-    L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
+    Z: tl.constexpr, T: tl.constexpr, V: tl.constexpr, P: tl.constexpr, U: tl.constexpr,
+    L: tl.constexpr, G: tl.constexpr, FULL: tl.constexpr, AXES: tl.constexpr,
+    ALIGN: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """All stretches but the last are whole, and wide words of memory need no mask there, however many elements."""
     if WIDE:
@@ -147,14 +168,14 @@ def _either(
             block, z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
             v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
             negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP, IGNORE,
-            WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT, FULL, False, SIZE,
+            WHOLE_TARGET, LOSS, GRAD, Z, T, V, P, U, L, G, FULL, AXES, ALIGN, False, SIZE,
         )  # fmt: skip
     else:
         _stretch(
             block, z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
             v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
             negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP, IGNORE,
-            WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT, FULL, True, SIZE,
+            WHOLE_TARGET, LOSS, GRAD, Z, T, V, P, U, L, G, FULL, AXES, ALIGN, True, SIZE,
         )  # fmt: skip
 
 
@@ -166,9 +187,9 @@ def elements(
     negative, gamma_pos, gamma_neg, clip, ignore, blocks,
     WEIGHT: tl.constexpr, POS_WEIGHT: tl.constexpr, FOCUS_POS: tl.constexpr, FOCUS_NEG: tl.constexpr,
     CLIP: tl.constexpr, IGNORE: tl.constexpr, WHOLE_TARGET: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
-    CHECKED: tl.constexpr, Z_FLAT: tl.constexpr, T_FLAT: tl.constexpr, V_FLAT: tl.constexpr, P_FLAT: tl.constexpr,
-    U_FLAT: tl.constexpr, L_FLAT: tl.constexpr, G_FLAT: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
-    SIZE: tl.constexpr,
+    CHECKED: tl.constexpr, Z: tl.constexpr, T: tl.constexpr, V: tl.constexpr, P: tl.constexpr,
+    U: tl.constexpr, L: tl.constexpr, G: tl.constexpr, FULL: tl.constexpr, AXES: tl.constexpr,
+    ALIGN: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """A stretch of elements; or CHECKED, as in the softmax kernels, many of them, or none."""
     if CHECKED:
@@ -178,14 +199,14 @@ def elements(
                     block, z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
                     v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
                     negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP,
-                    IGNORE, WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT,
-                    FULL, WIDE, SIZE,
+                    IGNORE, WHOLE_TARGET, LOSS, GRAD, Z, T, V, P, U, L, G,
+                    FULL, AXES, ALIGN, WIDE, SIZE,
                 )  # fmt: skip
     else:
         _either(
             tl.program_id(0), z, t, v, pos, up, loss, grad, count, n1, n2, n3, z0, z1, z2, z3, t0, t1, t2, t3,
             v0, v1, v2, v3, p0, p1, p2, p3, u0, u1, u2, u3, l0, l1, l2, l3, g0, g1, g2, g3,
             negative, gamma_pos, gamma_neg, clip, ignore, WEIGHT, POS_WEIGHT, FOCUS_POS, FOCUS_NEG, CLIP,
-            IGNORE, WHOLE_TARGET, LOSS, GRAD, Z_FLAT, T_FLAT, V_FLAT, P_FLAT, U_FLAT, L_FLAT, G_FLAT,
-            FULL, WIDE, SIZE,
+            IGNORE, WHOLE_TARGET, LOSS, GRAD, Z, T, V, P, U, L, G,
+            FULL, AXES, ALIGN, WIDE, SIZE,
         )  # fmt: skip

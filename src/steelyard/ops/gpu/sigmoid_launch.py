@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from steelyard.ops.gpu._launch import EACH, SUMS, UNASKED, axes_of, device_of, element_plan, few
-from steelyard.ops.gpu.sigmoid import elements
+from steelyard.ops.gpu.sigmoid import FLAT, ONE, STRIDED, elements
 
 __all__ = ["Results", "launch"]
 
@@ -26,7 +27,9 @@ class _Layout(NamedTuple):
 
     sizes: tuple[int, ...]  # of the last three of four axes
     steps: tuple[int, ...]  # along the four axes, of each tensor
-    flat: dict[str, bool]  # which tensors are walked from end to end
+    lies: dict[str, int]  # how each tensor does, by its letter in the kernel
+    axes: int  # that there are more than one of
+    align: int  # what the last one is a multiple of
     reach: int  # the farthest element from a tensor's first
 
 
@@ -41,12 +44,15 @@ def _layout(shape: tuple[int, ...], *tensors: tuple[tuple[int, ...], tuple[int, 
         return None
     sizes, strides = axes
     behind = [sizes[1] * sizes[2] * sizes[3], sizes[2] * sizes[3], sizes[3], 1]
-    flat = {
-        f"{name}_FLAT": all(n == 1 or step == b for n, step, b in zip(sizes, stride, behind, strict=True))
+    lies = {
+        name: ONE if name in "VPU" and not any(stride) else
+        FLAT if all(n == 1 or step == b for n, step, b in zip(sizes, stride, behind, strict=True)) else STRIDED
         for name, stride in zip("ZTVPULG", strides, strict=True)
-    }
+    }  # fmt: skip
+    many = max(1, sum(size != 1 for size in sizes))
     reach = max(sum((n - 1) * abs(step) for n, step in zip(sizes, stride, strict=True)) for stride in strides)
-    return _Layout(tuple(sizes[1:]), tuple(step for stride in strides for step in stride), flat, reach)
+    steps = tuple(step for stride in strides for step in stride)
+    return _Layout(tuple(sizes[1:]), steps, lies, many, math.gcd(16, sizes[3]), reach)
 
 
 def _expanded(shape: tuple[int, ...], own: tuple[int, ...], stride: tuple[int, ...]) -> list[int]:
@@ -117,10 +123,10 @@ def launch(
         "WEIGHT": weight is not None, "POS_WEIGHT": pos_weight is not None, "FOCUS_POS": gamma_pos != 0.0,
         "FOCUS_NEG": gamma_neg != 0.0, "CLIP": clip != 0.0, "IGNORE": ignore_index is not None,
         "WHOLE_TARGET": whole_target, "LOSS": loss, "GRAD": upstream is not None, "CHECKED": used is not None,
-        **lie.flat,
+        **lie.lies, "AXES": lie.axes, "ALIGN": lie.align,
         "FULL": input.dtype == torch.float32, "WIDE": max(lie.reach, (programs + 1) * size) >= 2**31, "SIZE": size,
         "num_warps": warps, "enable_fp_fusion": True,
     }  # fmt: skip
     with device_of(input):
-        elements[(few(programs, input.device) if used is not None else programs,)](*arguments, **flags)
+        elements[(few(programs, warps, input.device) if used is not None else programs,)](*arguments, **flags)
     return Results(made, gradient)

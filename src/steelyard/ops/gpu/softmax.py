@@ -46,10 +46,10 @@ def _whole(
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
     OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
     STATISTICS: tl.constexpr, OVER: tl.constexpr, WIDE: tl.constexpr, FULL: tl.constexpr, SPAN: tl.constexpr,
-    ROWS: tl.constexpr, CLASSES: tl.constexpr,
+    AXES: tl.constexpr, ROWS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """One tile of ``whole_rows``."""
-    i0, i1, i2, i, row, live = rows_of(block, blocks, inner, count, n1, n2, ROWS, SPAN)
+    i0, i1, i2, i, row, live = rows_of(block, blocks, inner, count, n1, n2, ROWS, SPAN, AXES)
     c = tl.arange(0, CLASSES)
     known = c < classes
     mask = live[:, None] & known[None, :]
@@ -131,8 +131,8 @@ def whole_rows(
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
     OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
     STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, OVER: tl.constexpr, WIDE: tl.constexpr,
-    FULL: tl.constexpr, SPAN: tl.constexpr, SIDE: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr,
-    CLASSES: tl.constexpr,
+    FULL: tl.constexpr, SPAN: tl.constexpr, AXES: tl.constexpr, SIDE: tl.constexpr, ALIGN: tl.constexpr,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr,
 ):  # fmt: skip
     """A tile of whole rows, on chip from its one read to its one write."""
     if SIDE:
@@ -152,7 +152,7 @@ def whole_rows(
                     classes, inner, blocks, count, n1, n2, v_step, up_step,
                     z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc, gamma, keep, spread, ignore,
                     SOFT, GENERAL, BY_TARGET, WEIGHT, ROW_WEIGHT, OFFSET, MARGIN, TWICE, LOSS, GRAD,
-                    STATISTICS, OVER, WIDE, FULL, SPAN, ROWS, CLASSES,
+                    STATISTICS, OVER, WIDE, FULL, SPAN, AXES, ROWS, CLASSES,
                 )  # fmt: skip
     else:
         _whole(
@@ -160,7 +160,7 @@ def whole_rows(
             classes, inner, blocks, count, n1, n2, v_step, up_step,
             z0, z1, z2, z3, zc, g0, g1, g2, g3, gc, q0, q1, q2, q3, qc, gamma, keep, spread, ignore,
             SOFT, GENERAL, BY_TARGET, WEIGHT, ROW_WEIGHT, OFFSET, MARGIN, TWICE, LOSS, GRAD,
-            STATISTICS, OVER, WIDE, FULL, SPAN, ROWS, CLASSES,
+            STATISTICS, OVER, WIDE, FULL, SPAN, AXES, ROWS, CLASSES,
         )  # fmt: skip
 
 
@@ -173,8 +173,8 @@ def long_rows(
     SOFT: tl.constexpr, GENERAL: tl.constexpr, BY_TARGET: tl.constexpr, WEIGHT: tl.constexpr, ROW_WEIGHT: tl.constexpr,
     OFFSET: tl.constexpr, MARGIN: tl.constexpr, TWICE: tl.constexpr, LOSS: tl.constexpr, GRAD: tl.constexpr,
     STATISTICS: tl.constexpr, SAVED: tl.constexpr, CHECKED: tl.constexpr, OVER: tl.constexpr, WIDE: tl.constexpr,
-    FULL: tl.constexpr, SPAN: tl.constexpr, SIDE: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr,
-    CLASSES: tl.constexpr, STAGES: tl.constexpr,
+    FULL: tl.constexpr, SPAN: tl.constexpr, AXES: tl.constexpr, SIDE: tl.constexpr, ALIGN: tl.constexpr,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Rows too long to be kept on chip, walked over tile by tile: ``M`` and ``T`` first, then what needs them."""
     if SIDE:
@@ -189,7 +189,7 @@ def long_rows(
             return
     for number in range(tl.program_id(0), all_blocks, tl.num_programs(0)):
         block = tl.zeros([1], tl.int64) + number
-        i0, i1, i2, i, row, live = rows_of(block, blocks, inner, count, n1, n2, ROWS, SPAN)
+        i0, i1, i2, i, row, live = rows_of(block, blocks, inner, count, n1, n2, ROWS, SPAN, AXES)
         z_base = i0 * z0 + i1 * z1 + i2 * z2 + i * z3
         q_base = i0 * q0 + i1 * q1 + i2 * q2 + i * q3
         g_base = i0 * g0 + i1 * g1 + i2 * g2 + i * g3
@@ -247,8 +247,6 @@ def long_rows(
         pushed = tl.zeros([ROWS], tl.float32)
         if not GENERAL:
             own_a, own_w = own_of(z, d, m, w, z_base, label, zc, WIDE, OFFSET, MARGIN, WEIGHT)
-            if OVER:  # as above
-                tl.debug_barrier()
             own_l = (own_a - top) - log_sum
             found = focused(own_l, gamma, TWICE) * own_w
             if GRAD:
@@ -258,7 +256,7 @@ def long_rows(
         else:
             lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
             lane_push = tl.zeros([ROWS, CLASSES], tl.float32)
-            for tile in range(0, tiles):
+            for tile in tl.range(0, tiles, num_stages=STAGES):
                 c = tile * CLASSES + tl.arange(0, CLASSES)
                 known = c < classes
                 mask = live[:, None] & known[None, :]
@@ -279,6 +277,8 @@ def long_rows(
             pushed = tl.sum(lane_push, 1)
 
         # The last walk, backwards.
+        if OVER:  # as above
+            tl.debug_barrier()
         if GRAD or ((LOSS and GENERAL) and (TWICE == 0)):
             lane_loss = tl.zeros([ROWS, CLASSES], tl.float32)
             for step in tl.range(0, tiles, num_stages=STAGES):

@@ -21,6 +21,7 @@ from steelyard.ops.gpu._launch import (
     few,
     of_rows,
     row_plan,
+    stages,
 )
 from steelyard.ops.gpu.softmax import long_rows, whole_rows
 
@@ -43,6 +44,7 @@ class _Layout(NamedTuple):
     classes: int
     sizes: tuple[int, ...]  # of the last axis of rows; blocks of it; all rows; the second and third axis of rows
     steps: tuple[int, ...]  # of logits, gradient and soft target, five each: along four axes of rows, and the classes
+    axes: int  # of rows, that there are more than one of
     side: bool
     align: int
     wide: bool
@@ -83,7 +85,7 @@ def _layout(
     return _Layout(
         plan, rows, classes, (inner, -(-inner // plan.rows), count, sizes[1], sizes[2]),
         tuple(step for stride, last in zip(strides, of_class, strict=True) for step in (*stride, last)),
-        side, align, max(map(abs, of_class)) * classes >= 2**31,
+        max(1, sum(size != 1 for size in sizes)), side, align, max(map(abs, of_class)) * classes >= 2**31,
     )  # fmt: skip
 
 
@@ -153,17 +155,18 @@ def launch(
         "MARGIN": margin is not None and not soft, "TWICE": twice, "LOSS": loss, "GRAD": upstream is not None,
         "STATISTICS": statistics, "SAVED": saved is not None, "CHECKED": used is not None,
         "OVER": gradient is not None and gradient.data_ptr() == input.data_ptr(), "WIDE": lie.wide,
-        "FULL": full, "SPAN": plan.span, "SIDE": lie.side, "ALIGN": lie.align, "ROWS": plan.rows,
+        "FULL": full, "SPAN": plan.span, "AXES": lie.axes, "SIDE": lie.side, "ALIGN": lie.align, "ROWS": plan.rows,
         "CLASSES": plan.classes, "num_warps": plan.warps, "enable_fp_fusion": True,
     }  # fmt: skip
     with device_of(input):
         if plan.whole:
-            programs = few(plan.programs, input.device) if used is not None else plan.programs
+            programs = few(plan.programs, plan.warps, input.device) if used is not None else plan.programs
             whole_rows[(programs,)](*arguments, **flags)
         else:
-            # Tiles are fetched ahead into shared memory; AMD's has no room for three of them.
-            stages = 1 if torch.version.hip is not None else 3
-            long_rows[(plan.programs,)](*arguments, STAGES=stages, **flags)
+            of_rows_and_classes = input.element_size() + (target.element_size() if soft else 0)
+            of_classes = 4 * sum(t is not None for t in (weight, offset, margin))
+            ahead = stages(plan.classes * (plan.rows * of_rows_and_classes + of_classes))
+            long_rows[(plan.programs,)](*arguments, STAGES=ahead, **flags)
     return made
 
 

@@ -110,24 +110,36 @@ def aligned(x, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def rows_of(block, blocks, inner, count, n1, n2, ROWS: tl.constexpr, SPAN: tl.constexpr):
+def rows_of(
+    block, blocks, inner, count, n1, n2, ROWS: tl.constexpr, SPAN: tl.constexpr, AXES: tl.constexpr
+):  # fmt: skip
     """Where the rows of a block are on each of the four axes, their numbers, and which of them there are.
 
     A block is a stretch of the last axis, or (SPAN, where that one is short) of all rows, fewer than 2^31 of them.
+    AXES are how many there are, the last ones of the four: divisions take longer than what they are for.
     """
-    if SPAN:
-        short = (block * ROWS).to(tl.int32) + tl.arange(0, ROWS)
-        live = short < count
-        outer = short // inner
-        i = (short % inner).to(tl.int64)
-        i0, i1 = (outer // n2 // n1).to(tl.int64), (outer // n2 % n1).to(tl.int64)
-        i2, row = (outer % n2).to(tl.int64), short.to(tl.int64)
-    else:
-        outer = block // blocks
-        i = (block % blocks) * ROWS + tl.arange(0, ROWS)
+    nothing = block * 0
+    if AXES == 1:
+        i = block * ROWS + tl.arange(0, ROWS)
         live = i < inner
-        i0, i1, i2 = outer // n2 // n1, outer // n2 % n1, outer % n2
-        row = outer * inner + i
+        row, i0, i1, i2 = i, nothing, nothing, nothing
+    else:
+        if SPAN:
+            short = (block * ROWS).to(tl.int32) + tl.arange(0, ROWS)
+            live = short < count
+            outer = short // inner
+            i = (short % inner).to(tl.int64)
+            row = short.to(tl.int64)
+        else:
+            outer = block // blocks
+            i = (block % blocks) * ROWS + tl.arange(0, ROWS)
+            live = i < inner
+            row = outer * inner + i
+        if AXES == 2:
+            i0, i1, i2 = nothing, nothing, outer.to(tl.int64)
+        else:
+            i0, i1 = (outer // n2 // n1).to(tl.int64), (outer // n2 % n1).to(tl.int64)
+            i2 = (outer % n2).to(tl.int64)
     return i0, i1, i2, i, row, live
 
 
