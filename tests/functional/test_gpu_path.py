@@ -355,6 +355,14 @@ def test_linear_gradients_of_any_scale(denominator: Any, factor: float) -> None:
                 torch.testing.assert_close(ours.double(), theirs, rtol=bound, atol=bound * scale)
 
 
+def test_a_linear_mean_that_divides_by_more_than_there_is_has_no_gradient() -> None:
+    features = _drawn(9, 4).requires_grad_()
+    with dispatched():
+        linear_cross_entropy(features, _drawn(5, 4, seed=3), LABELS, denominator=1e39, memory_budget=80).backward()
+    assert features.grad.isfinite().all()
+    assert float(features.grad.abs().max()) < 1e-37
+
+
 # ------------------------------------------------------------------------------------------------------- no waiting
 
 
