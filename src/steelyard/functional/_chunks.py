@@ -8,6 +8,7 @@ accumulation dtype, for half precision too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -102,7 +103,9 @@ def _upstream(divisor: Tensor | float, dtype: torch.dtype, device: torch.device)
     if isinstance(divisor, Tensor):
         upstream = divisor.detach().to(device, dtype).reciprocal()
     else:  # a fill on the device, where a copy from the host would wait for it
-        upstream = torch.full((), divisor, dtype=dtype, device=device).reciprocal()
+        number = 1.0 / divisor if divisor else math.inf
+        number = number if abs(number) <= torch.finfo(dtype).max else math.inf
+        upstream = torch.full((), number, dtype=dtype, device=device)
     return torch.where(upstream.isfinite() & (upstream > 0), upstream, torch.ones_like(upstream))
 
 
