@@ -25,13 +25,10 @@ def readable(tensor: Tensor, *, wait: bool = False) -> bool:
     return (
         not torch.compiler.is_compiling()
         and (tensor.device.type == "cpu" or (wait and _may_wait(tensor)))
-        and (type(tensor) in _PLAIN or type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__)
+        and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # not a tensor that stands for others
         and not torch._C._are_functorch_transforms_active()
         and (_get_current_dispatch_mode() is None or not any(map(_traces, _get_current_dispatch_mode_stack())))
     )
-
-
-_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 def _may_wait(tensor: Tensor) -> bool:

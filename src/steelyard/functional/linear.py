@@ -14,7 +14,7 @@ from steelyard.functional._check import as_tensor, autocasting, check_input, per
 from steelyard.functional._chunks import Layer, chunked, rows_within, shape_only
 from steelyard.functional._family import softmax_family, softmax_terms
 from steelyard.functional._reduce import Denominator, reduce
-from steelyard.functional._watchers import undisturbed
+from steelyard.functional._watchers import PLAIN, undisturbed
 
 __all__ = ["check_budget", "check_options", "linear_cross_entropy", "linear_logits"]
 
@@ -108,7 +108,7 @@ def _may_be_cut(layer: Layer, others: tuple[Tensor, ...]) -> bool:
     """Whether rows may come one chunk after another: nobody watches, and nothing else is differentiated."""
     if not undisturbed() or autocasting(layer.input):
         return False
-    plain = all(type(t) in (Tensor, torch.nn.Parameter) for t in (*layer, *others) if t is not None)
+    plain = all(type(t) in PLAIN for t in (*layer, *others) if t is not None)
     return plain and not (torch.is_grad_enabled() and any(t.requires_grad for t in others))
 
 
