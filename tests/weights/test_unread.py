@@ -19,6 +19,7 @@ from gpu_cases import DEVICE, HAS_GPU, NEEDS_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from steelyard import _values, functional, nn
@@ -249,6 +250,17 @@ def test_tensors_of_other_classes_and_under_a_watch_are_looked_at() -> None:
                 sample_weights(labels.as_subclass(kind), torch.ones(2).as_subclass(kind))
             with mode, pytest.raises(ValueError, match="got none for class 1"):
                 nn.CrossEntropyLoss.from_counts(counts.as_subclass(kind))
+
+
+def test_numbers_that_do_not_exist_yet_are_not_looked_at() -> None:
+    real = torch.tensor([90, 10])
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(real)
+        assert is_unread(fake)
+        assert is_unread(real)  # a trace would take its numbers for constants
+        assert class_weights(fake).shape == (2,)
+    assert is_unread(fake)
+    assert not is_unread(real)
 
 
 @contextmanager
